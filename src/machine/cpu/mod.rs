@@ -1,0 +1,3 @@
+//! The processor: its registers and tables.
+
+pub mod msr;

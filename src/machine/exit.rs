@@ -1,0 +1,168 @@
+//! Why a virtual CPU left the guest, in our words, fully decoded.
+//!
+//! Both back-ends translate their exit codes (SDM 3D appendix C; APM 2 appendix C) to these and nothing
+//! above them sees a raw code but in [`Exit::Unknown`] and [`Exit::EntryFailed`].
+
+use model::addr::{GuestPhys, GuestVirt};
+
+/// How long the instruction that caused an exit is, in bytes, where the processor told.
+///
+/// AMD-V without next-RIP save does not tell (APM 2 15.7.1): the kernel then decodes the instruction itself.
+pub type Length = Option<u8>;
+
+/// What a guest did, or what happened to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A physical interrupt or NMI came, and its host handler has run.
+    Host,
+    /// The guest can take an interrupt now, as [`super::virt::Virt::want_window`] asked.
+    InterruptWindow,
+    /// The guest can take an NMI now, as [`super::virt::Virt::want_window`] asked.
+    NmiWindow,
+    /// VMCALL or VMMCALL.
+    Hypercall {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// CPUID.
+    Cpuid {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// RDMSR of the register in ECX.
+    Rdmsr {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// WRMSR of EDX:EAX to the register in ECX.
+    Wrmsr {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// IN, OUT, INS or OUTS.
+    Io(Io),
+    /// MOV to or from CR0, CR3, CR4 or CR8, CLTS or LMSW.
+    Cr {
+        /// What the instruction does.
+        access: CrAccess,
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// HLT.
+    Hlt {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// PAUSE, where the back-end counts spinning.
+    Pause {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// WBINVD or INVD.
+    Wbinvd {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// XSETBV of EDX:EAX to the register in ECX.
+    Xsetbv {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// RDPMC.
+    Rdpmc {
+        /// Length of the instruction.
+        len: Length,
+    },
+    /// An instruction that no guest has, MONITOR, MWAIT and the virtualization instructions: `#UD`.
+    Undefined,
+    /// An access that the nested page tables do not allow.
+    NestedFault(NestedFault),
+    /// An exception that the back-end intercepts, not yet delivered to the guest.
+    Exception {
+        /// Vector below 32.
+        vector: u8,
+        /// Error code, for the vectors that push one.
+        error: Option<u32>,
+    },
+    /// A hardware task switch, which Euxen does not emulate.
+    TaskSwitch,
+    /// Triple fault, or AMD-V's shutdown.
+    TripleFault,
+    /// CR8 fell below the threshold given to [`super::virt::Virt::set_cr8`].
+    TprBelowThreshold,
+    /// The processor refused the guest's state.
+    EntryFailed {
+        /// VT-x: the VM-instruction error, or the exit reason with bit 31; AMD-V: the exit code.
+        code: u64,
+        /// VT-x: exit qualification; AMD-V: EXITINFO1.
+        info: u64,
+    },
+    /// An exit that Euxen does not know.
+    Unknown {
+        /// VT-x: the exit reason; AMD-V: the exit code.
+        code: u64,
+        /// VT-x: exit qualification; AMD-V: EXITINFO1.
+        info: u64,
+    },
+}
+
+/// A port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Io {
+    /// First port.
+    pub port: u16,
+    /// Bytes: 1, 2 or 4.
+    pub size: u8,
+    /// IN or INS, not OUT or OUTS.
+    pub is_in: bool,
+    /// INS or OUTS.
+    pub is_string: bool,
+    /// With a REP prefix.
+    pub is_rep: bool,
+    /// Length of the instruction.
+    pub len: Length,
+}
+
+/// A control-register access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrAccess {
+    /// MOV to control register `cr` from general register `gpr` ([`model::regs::Regs::gpr`]).
+    Write {
+        /// 0, 3, 4 or 8.
+        cr: u8,
+        /// Source.
+        gpr: u8,
+    },
+    /// MOV from control register `cr` to general register `gpr`.
+    Read {
+        /// 0, 3, 4 or 8.
+        cr: u8,
+        /// Destination.
+        gpr: u8,
+    },
+    /// CLTS.
+    Clts,
+    /// LMSW with this value.
+    Lmsw {
+        /// The 16-bit operand.
+        value: u16,
+    },
+    /// A control-register access whose operands the processor did not tell (AMD-V without decode
+    /// assists, APM 2 15.8.1): the kernel decodes the instruction itself.
+    Undecoded,
+}
+
+/// A nested page fault: EPT violation or misconfiguration, or NPT fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NestedFault {
+    /// The guest-physical address.
+    pub gpa: GuestPhys,
+    /// The linear address, where the processor told.
+    pub gva: Option<GuestVirt>,
+    /// The access was a write.
+    pub is_write: bool,
+    /// The access was an instruction fetch.
+    pub is_fetch: bool,
+    /// The access was to the guest's own page tables, in the course of a walk.
+    pub in_walk: bool,
+}

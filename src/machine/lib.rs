@@ -1,0 +1,15 @@
+//! The processor and the board: the only hardware, and nearly all the unsafe code.
+//!
+//! A safe function here may fail, and may panic on our own mistake, but no sequence of safe calls and
+//! nothing a guest does may break memory.
+#![no_std]
+
+extern crate alloc;
+
+pub mod cpu;
+pub mod exit;
+pub mod mem;
+pub mod percpu;
+pub mod svm;
+pub mod virt;
+pub mod vmx;

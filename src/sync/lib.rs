@@ -1,0 +1,2 @@
+//! Locks and their order.
+#![cfg_attr(not(any(test, loom)), no_std)]
