@@ -1,8 +1,92 @@
-# Filled in by the set-up step; this much builds the image.
-export PATH := /usr/bin:/bin:/usr/sbin:/sbin:$(PATH)
+# The commands to know; `make help` lists them. What a command needs and the machine lacks is
+# installed or downloaded first, with a word about it (tools/need.sh, tools/get-*.sh).
+.DELETE_ON_ERROR:
+.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test guests fmt clippy clean help FORCE
+SHELL := /bin/bash
+BED ?= qemu
+KERNEL ?= 6.1-cloud
+TESTS ?=
+
+all: build/euxen  ## build the hypervisor, build/euxen
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+# Which Rust, and how to call it. Rebuilt by make itself before anything else.
+build/toolchain.mk: rust-toolchain.toml tools/toolchain.sh
+	@mkdir -p build && tools/toolchain.sh $@
+ifeq ($(filter help clean,$(MAKECMDGOALS)),)
+include build/toolchain.mk
+endif
 export RUSTC_BOOTSTRAP := 1
-CARGO_HV = /usr/bin/cargo build --release -Zbuild-std=core,alloc,compiler_builtins \
-	-Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec --target x86_64-hv.json
+export CARGO
+BARE := -Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem \
+	-Zjson-target-spec --target x86_64-hv.json
+HOST_CRATES := -p abi -p model -p sync
+
 build/euxen: FORCE
-	mkdir -p build && $(CARGO_HV) && cp target/x86_64-hv/release/euxen $@
+	@$(CARGO) build --release $(BARE)
+	@cmp -s target/x86_64-hv/release/euxen $@ || cp target/x86_64-hv/release/euxen $@
+
+build/initrd: tests/boot/init tools/initramfs.sh
+	@tools/initramfs.sh $@ tests/boot/init
+
+build/beds/vmlinuz-%:
+	@tools/get-kernels.sh $*
+
+iso: build/euxen.iso  ## make build/euxen.iso: GRUB, the hypervisor and a Debian guest (KERNEL=6.1-cloud)
+
+build/euxen.iso: build/euxen build/initrd build/beds/vmlinuz-$(KERNEL) boot/grub.cfg boot/debian.cfg tools/iso.sh
+	@tools/need.sh iso
+	@tools/iso.sh $@ boot/grub.cfg build/euxen boot/debian.cfg vmlinuz=build/beds/vmlinuz-$(KERNEL) initrd=build/initrd
+	@echo "-- made $@"
+
+# The emulators. Bochs is built from source once, into the user's cache folder.
+.PHONY: bed-qemu bed-bochs
+bed-qemu:
+	@tools/get-qemu.sh
+bed-bochs:
+	@tools/get-bochs.sh
+
+RUNNER = $(CARGO) run --quiet --release --manifest-path tests/boot/Cargo.toml --
+
+run: build/euxen.iso bed-$(firstword $(subst -, ,$(BED)))  ## boot the ISO, the guest's console here (BED=qemu, bochs-vmx or bochs-svm)
+	@$(RUNNER) run $(BED) build/euxen.iso
+
+guests:
+	@if [ -e tests/guests/Cargo.toml ]; then tools/build-guests.sh; fi
+
+KERNELS := 6.1 6.1-cloud 6.12 6.12-cloud
+test-needs: build/euxen build/initrd guests bed-qemu bed-bochs $(KERNELS:%=build/beds/vmlinuz-%)
+	@tools/need.sh iso uefi test
+
+test: test-needs  ## all tests: on the host, then boots in the emulators (TESTS=words picks by name)
+	@$(RUNNER) test $(TESTS)
+
+test-all: test-needs  ## the whole matrix of kernels, beds and domains; prints its table (hours)
+	@$(RUNNER) test-all $(TESTS)
+
+host-test:  ## only the tests that run on the host
+	@tools/need.sh test
+	@$(CARGO) test --quiet $(HOST_CRATES)
+
+boot-test: test-needs  ## only the boots
+	@$(RUNNER) boot-test $(TESTS)
+
+fmt:  ## format the sources
+	@$(CARGO_FMT)
+	@$(CARGO_FMT) --manifest-path tests/boot/Cargo.toml
+
+clippy:  ## lint them, with warnings denied
+	@$(CARGO_CLIPPY) --quiet $(HOST_CRATES) --all-targets -- -D warnings
+	@$(CARGO_CLIPPY) --quiet $(BARE) -p machine -p kernel -p euxen -- -D warnings
+	@$(CARGO_CLIPPY) --quiet --manifest-path tests/boot/Cargo.toml -- -D warnings
+
+fmt-check:
+	@$(CARGO_FMT) --check
+	@$(CARGO_FMT) --check --manifest-path tests/boot/Cargo.toml
+
+clean:  ## remove what was built (the cache folder of downloads stays)
+	rm -rf build target tests/boot/target tests/guests/target
+
 FORCE:

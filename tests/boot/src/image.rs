@@ -1,0 +1,52 @@
+//! Makes the ISO image of a case.
+
+use crate::bed::Firmware;
+use crate::case::{Case, Content, Module};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The hypervisor under test, unless `$EUXEN` names another.
+fn hypervisor() -> PathBuf {
+    std::env::var_os("EUXEN").map_or_else(|| PathBuf::from("build/euxen"), PathBuf::from)
+}
+
+/// Writes the image into the folder and returns its path.
+pub fn make(case: &Case, dir: &Path) -> io::Result<PathBuf> {
+    let menu = dir.join("grub.cfg");
+    fs::write(&menu, grub_menu(case))?;
+    let iso = dir.join("boot.iso");
+    let mut command = Command::new("tools/iso.sh");
+    command.arg(&iso).arg(&menu).arg(format!("euxen={}", hypervisor().display()));
+    for (number, module) in case.modules.iter().enumerate() {
+        command.arg(format!("module{number}={}", file_of(module, number, dir)?.display()));
+    }
+    if case.host.firmware == Firmware::Bios {
+        command.env("GRUB_DIR", "/usr/lib/grub/i386-pc");
+    }
+    let output = command.output()?;
+    if output.status.success() { Ok(iso) } else { Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string())) }
+}
+
+fn grub_menu(case: &Case) -> String {
+    let mut menu = String::from("serial --unit=0 --speed=115200\nterminal_output serial\n");
+    menu += &format!("multiboot2 /boot/euxen {}\n", case.options);
+    for (number, module) in case.modules.iter().enumerate() {
+        menu += &format!("module2 /boot/module{number} {}\n", module.string);
+    }
+    menu + "boot\n"
+}
+
+fn file_of(module: &Module, number: usize, dir: &Path) -> io::Result<PathBuf> {
+    let path = dir.join(format!("module{number}"));
+    match &module.content {
+        Content::File(file) => return Ok(file.clone()),
+        Content::Text(text) => fs::write(&path, text)?,
+        Content::Start(file, bytes) => {
+            let whole = fs::read(file)?;
+            fs::write(&path, &whole[..whole.len().min(*bytes)])?;
+        }
+    }
+    Ok(path)
+}

@@ -1,0 +1,95 @@
+//! Boots the hypervisor in emulators and checks what its serial port says.
+//!
+//! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `list`: run from the
+//! root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
+
+mod bad;
+mod bed;
+mod case;
+mod expect;
+mod guests;
+mod host;
+mod image;
+mod linux;
+mod machine;
+mod report;
+mod run;
+mod table;
+mod terminal;
+mod words;
+
+use case::Case;
+use report::Count;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words = arguments.get(1..).unwrap_or(&[]);
+    match arguments.first().map(String::as_str) {
+        Some("run") => run_here(words),
+        Some("test") => tests(true, words),
+        Some("boot-test") => tests(false, words),
+        Some("test-all") => matrix(words),
+        Some("list") => {
+            boots().iter().for_each(|case| println!("{}", case.name));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | list");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The boots of `make test`, the quick ones first.
+fn boots() -> Vec<Case> {
+    let combinations = linux::covering().iter().map(linux::Combination::case).collect();
+    [guests::cases(), bad::cases(), linux::lives(), combinations].concat()
+}
+
+fn picked(cases: Vec<Case>, words: &[String]) -> Vec<Case> {
+    let wanted = |case: &Case| words.is_empty() || words.iter().any(|word| case.name.contains(word));
+    cases.into_iter().filter(wanted).collect()
+}
+
+fn tests(with_host: bool, words: &[String]) -> ExitCode {
+    let mut count = Count::default();
+    if with_host && words.is_empty() {
+        host::run(&mut count);
+    }
+    report::run_all(&picked(boots(), words), &mut count);
+    exit(&count)
+}
+
+fn matrix(words: &[String]) -> ExitCode {
+    let mut count = Count::default();
+    let cases = picked(linux::matrix().iter().map(linux::Combination::case).collect(), words);
+    let outcomes = report::run_all(&cases, &mut count);
+    if let Err(error) = table::write(&outcomes) {
+        eprintln!("the table cannot be written: {error}");
+    }
+    exit(&count)
+}
+
+fn exit(count: &Count) -> ExitCode {
+    if count.close() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_here(words: &[String]) -> ExitCode {
+    let [bed, iso] = words else {
+        eprintln!("usage: boot run qemu|bochs-vmx|bochs-svm ISO");
+        return ExitCode::from(2);
+    };
+    let Some(bed) = bed::Bed::for_run(bed) else {
+        eprintln!("no bed is called {bed}: qemu, bochs-vmx, bochs-svm");
+        return ExitCode::from(2);
+    };
+    match terminal::run(bed, Path::new(iso)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot run {}: {error}", bed.name());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the hypervisor writes on the serial port, as far as the tests rely on it.
+//!
+//! The one place to change when a message or a prefix changes.
+
+/// Who wrote a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The hypervisor itself.
+    Host,
+    /// The domain of this name.
+    Domain(String),
+}
+
+/// The name that stands for the hypervisor in a line's prefix.
+pub const HOST: &str = "euxen";
+
+/// Splits a line `(name) text` into who wrote it and what.
+///
+/// A line without a prefix, as firmware and GRUB write them, has no speaker.
+pub fn split(line: &str) -> (Option<Speaker>, &str) {
+    let prefixed = line.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    match prefixed {
+        Some((HOST, text)) => (Some(Speaker::Host), text.trim_start()),
+        Some((name, text)) if is_name(name) => (Some(Speaker::Domain(name.into())), text.trim_start()),
+        _ => (None, line),
+    }
+}
+
+fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// Text in a line of the hypervisor's that no test may show unless it asks for it.
+pub const HOST_DISASTERS: &[&str] = &["PANIC", "panicked", "FATAL", "double fault"];
+
+/// Text in a guest's line that no test may show unless it asks for it.
+pub const GUEST_DISASTERS: &[&str] = &["Kernel panic", "BUG: ", "Oops: ", "soft lockup", "GUEST-FAIL", "rcu_sched self-detected"];
+
+/// The hypervisor's line on a domain that has powered off.
+pub fn powered_off(domain: &str) -> String {
+    format!("{domain}*powered off")
+}
+
+/// The hypervisor's line on a domain that has rebooted.
+pub fn rebooted(domain: &str) -> String {
+    format!("{domain}*reboot")
+}
+
+/// The hypervisor's line on a domain that has crashed.
+pub fn crashed(domain: &str) -> String {
+    format!("{domain}*crashed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_belongs_to_whom_its_prefix_names() {
+        assert_eq!(split("(euxen) hello"), (Some(Speaker::Host), "hello"));
+        assert_eq!(split("(web) [    0.0] x"), (Some(Speaker::Domain("web".into())), "[    0.0] x"));
+    }
+
+    #[test]
+    fn a_line_of_the_firmware_belongs_to_nobody() {
+        assert_eq!(split("Booting (first try) now"), (None, "Booting (first try) now"));
+        assert_eq!(split("(not a name) x"), (None, "(not a name) x"));
+    }
+}

@@ -1,0 +1,19 @@
+#!/bin/bash
+# usage: tools/initramfs.sh OUT INIT
+# Makes the guests' initramfs: Debian's static busybox and the script INIT, as a cpio archive.
+. "$(dirname "$0")/lib.sh"
+out=$1 init=$2
+busybox=$cache/busybox/bin/busybox
+
+lock_cache
+if [ ! -x "$busybox" ]; then
+    update_private_apt
+    say "downloading Debian's busybox-static"
+    fetch_unpack "$cache/busybox" busybox-static ./bin/busybox
+fi
+tree=$(mktemp -d); trap 'rm -rf "$tree"' EXIT
+mkdir -p "$tree"/{bin,dev,proc,sys,tmp}
+cp "$busybox" "$tree/bin/busybox"
+install -m 755 "$init" "$tree/init"
+(cd "$tree" && "$busybox" find . | "$busybox" sort | "$busybox" cpio -o -H newc 2>/dev/null) >"$out.new"
+mv "$out.new" "$out"
