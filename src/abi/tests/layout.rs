@@ -50,6 +50,7 @@ const OURS: &[&str] = &[
     "cpuid::TSC_EMULATED",
     "cpuid::TSC_HOST_RELIABLE",
     "cpuid::TSC_RDTSCP",
+    "domctl::XEN_DOMCTL_SOFT_RESET_CONT",
     "elfnote::OWNER",
     "event_channel::EVTCHNOP_RESET_CONT",
     "hvm_params::HVM_PARAM_CALLBACK_IRQ_TYPE_SHIFT",
