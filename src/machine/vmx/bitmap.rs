@@ -24,12 +24,12 @@ impl MsrBitmap {
         self.0.addr()
     }
 
-    /// Lets the guest read or write `msr` without an exit. One that has no bit always exits.
+    /// Lets reads or writes of `msr` by the guest pass; the other kind exits. One that has no bit always exits.
     pub(super) fn allow(&mut self, msr: u32, read: bool, write: bool) {
         assert!(!write || is_harmless(msr), "a guest must not write MSR {msr:#x} without an exit");
-        for (wanted, is_write) in [(read, false), (write, true)] {
-            if let (true, Some(bit)) = (wanted, position(msr, is_write)) {
-                clear_bit(&self.0, bit);
+        for (passes, is_write) in [(read, false), (write, true)] {
+            if let Some(bit) = position(msr, is_write) {
+                set_bit(&self.0, bit, !passes);
             }
         }
     }
@@ -62,7 +62,7 @@ impl IoBitmaps {
     pub(super) fn new() -> Option<Self> {
         let pages = OwnedPages::zeroed(1)?;
         fill(&pages);
-        clear_bit(&pages, DELAY_PORT);
+        set_bit(&pages, DELAY_PORT, false);
         Some(Self(pages))
     }
 
@@ -77,13 +77,14 @@ fn fill(pages: &OwnedPages) {
     unsafe { core::ptr::write_bytes(pages.ptr(), 0xff, 4096 << pages.order()) }
 }
 
-fn clear_bit(pages: &OwnedPages, bit: usize) {
-    let byte = bit / 8;
+fn set_bit(pages: &OwnedPages, bit: usize, exits: bool) {
+    let (byte, mask) = (bit / 8, 1 << (bit % 8));
     assert!(byte < 4096 << pages.order());
     // SAFETY: the byte lies in the owned pages, of which there is no Rust reference; the processor only reads them.
     unsafe {
         let at = pages.ptr().add(byte);
-        at.write_volatile(at.read_volatile() & !(1 << (bit % 8)));
+        let old = at.read_volatile();
+        at.write_volatile(if exits { old | mask } else { old & !mask });
     }
 }
 

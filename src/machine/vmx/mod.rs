@@ -47,15 +47,16 @@ pub fn detect() -> Result<(), Unsupported> {
 /// The region that each CPU gives the processor for as long as it is in VMX operation.
 static VMXON_REGIONS: PerCpu<Option<OwnedPages>> = PerCpu::new([const { UnsafeCell::new(None) }; MAX_CPUS]);
 
-/// Begins VMX operation on this CPU, once, with interrupts off.
+/// Begins VMX operation on this CPU, once, at boot, after [`detect`] found the first CPU good.
 ///
-/// # Errors
-/// What [`detect`] finds on this CPU, or memory is short.
-pub fn enable_this_cpu() -> Result<(), Unsupported> {
-    let features = Features::read()?;
-    let Some(region) = region(&features) else {
-        return Err(Unsupported { feature: "memory for VMX operation", advice: "" });
+/// # Panics
+/// When this CPU lacks what the first one has, or memory is short.
+pub fn enable_this_cpu() {
+    let features = match Features::read() {
+        Ok(features) => features,
+        Err(missing) => panic!("this CPU lacks {}", missing.feature),
     };
+    let region = region(&features).expect("memory at boot for VMX operation");
     features::unlock();
     features.fixed.apply();
     let operand = region.addr().raw();
@@ -66,7 +67,6 @@ pub fn enable_this_cpu() -> Result<(), Unsupported> {
     }
     assert!(failed == 0, "VMXON failed");
     VMXON_REGIONS.with(|slot| *slot = Some(region));
-    Ok(())
 }
 
 /// A page that begins with the revision that the processor asks for.
