@@ -2,7 +2,16 @@
 #![no_std]
 #![no_main]
 
+use core::panic::PanicInfo;
+
+/// Where `boot/header.S` comes to: `info` is the boot loader's information, `loaded` where the image lies.
+#[unsafe(no_mangle)]
+extern "C" fn euxen_start(info: u64, loaded: u64) -> ! {
+    // SAFETY: the entry code calls this once, in the state that `start` asks for.
+    unsafe { machine::start::start(info, loaded, kernel::boot::settings, kernel::boot::run) }
+}
+
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn panic(info: &PanicInfo<'_>) -> ! {
+    machine::panic::on_panic(info)
 }

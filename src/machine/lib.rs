@@ -6,10 +6,18 @@
 
 extern crate alloc;
 
+pub mod acpi;
+pub mod boot;
+pub mod console;
 pub mod cpu;
 pub mod exit;
+pub mod irq;
 pub mod mem;
+pub mod panic;
 pub mod percpu;
+pub mod smp;
+pub mod start;
 pub mod svm;
+pub mod time;
 pub mod virt;
 pub mod vmx;

@@ -21,6 +21,7 @@ pub mod paging;
 pub mod policy;
 pub mod pvh;
 pub mod rangeset;
+pub mod regions;
 pub mod regs;
 pub mod sched;
 pub mod time;

@@ -26,3 +26,27 @@ pub unsafe fn write(msr: u32, value: u64) {
         asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags));
     }
 }
+
+/// Reads an MSR that the processor may not have; `None` if it has not.
+pub fn read_checked(msr: u32) -> Option<u64> {
+    let (low, high, missing): (u32, u32, u32);
+    // SAFETY: a fault goes on at the second label, by the exception table, and reading changes no memory.
+    unsafe {
+        asm!(
+            "2: rdmsr",
+            "xor {missing:e}, {missing:e}",
+            "jmp 4f",
+            "3: mov {missing:e}, 1",
+            "4:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            missing = out(reg) missing,
+            in("ecx") msr,
+            out("eax") low,
+            out("edx") high,
+            options(nomem, nostack)
+        );
+    }
+    (missing == 0).then_some(u64::from(high) << 32 | u64::from(low))
+}

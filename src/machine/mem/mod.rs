@@ -1,6 +1,11 @@
-//! Machine memory: the address space, the frame table and the allocator.
+//! Machine memory: the address space, the frame table and the allocators.
 
+pub mod frames;
+pub mod heap;
 pub mod layout;
+pub mod map;
 mod owned;
+mod setup;
 
 pub use owned::OwnedPages;
+pub use setup::{first_block, image_phys, low_page, set_up};

@@ -1,6 +1,8 @@
 //! Pages that the hypervisor itself owns.
 
-use model::addr::MachineAddr;
+use model::addr::{MachineAddr, Mfn};
+
+use super::{frames, layout};
 
 /// `2^order` contiguous pages of RAM, zeroed when taken, given back when dropped.
 pub struct OwnedPages {
@@ -11,8 +13,12 @@ pub struct OwnedPages {
 impl OwnedPages {
     /// Takes zeroed, naturally aligned pages, or `None` when memory is short.
     pub fn zeroed(order: u8) -> Option<Self> {
-        let _ = order;
-        None // filled in with the allocator
+        Some(Self { base: frames::take(order, None)?, order })
+    }
+
+    /// Likewise, all of them below frame `limit`.
+    pub fn zeroed_below(order: u8, limit: Mfn) -> Option<Self> {
+        Some(Self { base: frames::take(order, Some(limit))?, order })
     }
 
     /// Machine address of the first byte.
@@ -22,11 +28,17 @@ impl OwnedPages {
 
     /// Where the direct map has the first byte; valid for `4096 << order` bytes as long as `self` lives.
     pub fn ptr(&self) -> *mut u8 {
-        super::layout::direct(self.base)
+        layout::direct(self.base)
     }
 
     /// log2 of the number of pages.
     pub fn order(&self) -> u8 {
         self.order
+    }
+}
+
+impl Drop for OwnedPages {
+    fn drop(&mut self) {
+        frames::give_back(self.base, 1 << self.order);
     }
 }

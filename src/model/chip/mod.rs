@@ -1,1 +1,2 @@
-//! Not written yet.
+//! One virtual chip each, as pure state: register accesses and time in, decisions out.
+pub mod lapic;

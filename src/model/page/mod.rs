@@ -1,1 +1,21 @@
-//! Not written yet.
+//! What the hypervisor knows of each 4 KiB frame of RAM, and which frames are free.
+//!
+//! A [`Frame`] is the record of one frame. Its [`CountWord`] says who owns the frame and how many references
+//! keep it alive: a domain reaches memory only through a counted reference, and the last one to go, nobody
+//! else, gives the frame back to the [`Buddy`].
+//!
+//! ```text
+//!            Buddy::allocate      CountWord::allocate        get, put
+//!   free list ------------> taken -----------------> in use <--------.
+//!       ^      (scrub if dirty)                        |  '----------'
+//!       |  Buddy::free                                 | put of the last reference: Effect::Free
+//!       '----------------------------------------------'
+//! ```
+
+mod buddy;
+mod record;
+mod word;
+
+pub use buddy::{Buddy, Link, Links, MAX_ORDER};
+pub use record::{Frame, FrameLinks};
+pub use word::{CountWord, Effect, Refused, TypeWord};

@@ -1,0 +1,171 @@
+//! What firmware says about the board: processors, I/O APICs, counters, PCI segments.
+//!
+//! Tables are read once at boot, into [`Topology`]. Firmware can be wrong: what is not believable is left out with
+//! a warning, and a machine without tables is one CPU with an 8254.
+
+mod handler;
+
+use alloc::vec::Vec;
+use core::pin::Pin;
+
+use acpi::AcpiTables;
+use acpi::address::AddressSpace;
+use acpi::sdt::fadt::Fadt;
+use acpi::sdt::hpet::HpetInfo;
+use acpi::sdt::madt::{Madt, MadtEntry};
+use acpi::sdt::mcfg::Mcfg;
+
+use crate::boot::Rsdp;
+use handler::Firmware;
+
+/// An I/O APIC.
+#[derive(Clone, Copy, Debug)]
+pub struct IoApic {
+    /// Physical address of its registers.
+    pub address: u32,
+    /// The global system interrupt of its first line.
+    pub first_gsi: u32,
+}
+
+/// How an ISA interrupt is wired.
+#[derive(Clone, Copy, Debug)]
+pub struct IsaLine {
+    /// Its global system interrupt.
+    pub gsi: u32,
+    /// Level- instead of edge-triggered.
+    pub is_level: bool,
+    /// Active low instead of high.
+    pub is_low_active: bool,
+}
+
+/// A counter of known rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// The HPET's main counter, its registers at this physical address.
+    Hpet(u64),
+    /// The ACPI power-management timer at this port, 3,579,545 Hz.
+    PmTimer {
+        /// I/O port.
+        port: u16,
+        /// 32 bits wide instead of 24.
+        is_32_bit: bool,
+    },
+}
+
+/// An MMCONFIG area of PCI.
+#[derive(Clone, Copy, Debug)]
+pub struct PciSegment {
+    /// Physical address of bus 0.
+    pub address: u64,
+    /// Segment group.
+    pub segment: u16,
+    /// First and last bus.
+    pub buses: (u8, u8),
+}
+
+/// The board.
+#[derive(Default)]
+pub struct Topology {
+    apic_ids: Vec<u32>,
+    io_apics: Vec<IoApic>,
+    overrides: Vec<(u8, IsaLine)>,
+    references: Vec<Reference>,
+    pci: Vec<PciSegment>,
+}
+
+impl Topology {
+    /// Reads the tables under `rsdp`.
+    pub fn read(rsdp: Option<Rsdp>) -> Self {
+        let mut topology = Self::default();
+        let Some(rsdp) = rsdp else {
+            log::warn!("the boot loader gave no ACPI tables: one CPU is used");
+            return topology;
+        };
+        let revision = if rsdp.is_xsdt { 2 } else { 0 };
+        // SAFETY: the address is the firmware's, from a tag with a valid checksum; `Firmware` maps it read-only.
+        match unsafe { AcpiTables::from_rsdt(Firmware, revision, rsdp.root.raw() as usize) } {
+            Ok(tables) => topology.fill(&tables),
+            Err(error) => log::warn!("ACPI tables cannot be used ({error:?}): one CPU is used"),
+        }
+        topology
+    }
+
+    fn fill(&mut self, tables: &AcpiTables<Firmware>) {
+        match tables.find_table::<Madt>() {
+            Some(madt) => self.add_interrupts(madt.get()),
+            None => log::warn!("ACPI has no MADT: one CPU is used"),
+        }
+        if let Ok(hpet) = HpetInfo::new(tables) {
+            self.references.push(Reference::Hpet(hpet.base_address as u64));
+        }
+        if let Some(fadt) = tables.find_table::<Fadt>()
+            && let Ok(Some(timer)) = fadt.get().pm_timer_block()
+            && timer.address_space == AddressSpace::SystemIo
+            && let Ok(port) = u16::try_from(timer.address)
+        {
+            let flags = fadt.get().flags;
+            self.references.push(Reference::PmTimer { port, is_32_bit: flags.pm_timer_is_32_bit() });
+        }
+        if let Some(mcfg) = tables.find_table::<Mcfg>() {
+            self.pci.extend(mcfg.entries().iter().map(|entry| PciSegment {
+                address: entry.base_address,
+                segment: entry.pci_segment_group,
+                buses: (entry.bus_number_start, entry.bus_number_end),
+            }));
+        }
+    }
+
+    fn add_interrupts(&mut self, madt: Pin<&Madt>) {
+        for entry in madt.entries() {
+            match entry {
+                MadtEntry::LocalApic(cpu) if cpu.flags & 1 != 0 => self.add_cpu(u32::from(cpu.apic_id)),
+                MadtEntry::LocalX2Apic(cpu) if cpu.flags & 1 != 0 => self.add_cpu(cpu.x2apic_id),
+                MadtEntry::IoApic(chip) => self
+                    .io_apics
+                    .push(IoApic { address: chip.io_apic_address, first_gsi: chip.global_system_interrupt_base }),
+                MadtEntry::InterruptSourceOverride(line) if line.bus == 0 => {
+                    let flags = line.flags;
+                    let wiring = IsaLine {
+                        gsi: line.global_system_interrupt,
+                        is_level: flags >> 2 & 3 == 3,
+                        is_low_active: flags & 3 == 3,
+                    };
+                    self.overrides.push((line.irq, wiring));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_cpu(&mut self, apic_id: u32) {
+        if !self.apic_ids.contains(&apic_id) {
+            self.apic_ids.push(apic_id);
+        }
+    }
+
+    /// The APIC ids of the processors that can be used.
+    pub fn apic_ids(&self) -> &[u32] {
+        &self.apic_ids
+    }
+
+    /// The I/O APICs.
+    pub fn io_apics(&self) -> &[IoApic] {
+        &self.io_apics
+    }
+
+    /// How ISA interrupt `irq` is wired.
+    pub fn isa(&self, irq: u8) -> IsaLine {
+        let found = self.overrides.iter().find(|(isa, _)| *isa == irq);
+        found.map_or(IsaLine { gsi: u32::from(irq), is_level: false, is_low_active: false }, |(_, line)| *line)
+    }
+
+    /// The counters of known rate, the best first.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// The MMCONFIG areas.
+    pub fn pci_segments(&self) -> &[PciSegment] {
+        &self.pci
+    }
+}

@@ -1,0 +1,158 @@
+//! The hypervisor's console: the serial port, the screen, and a ring that keeps the log.
+
+mod ring;
+mod screen;
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use spin::{Mutex, MutexGuard};
+use uart_16550::backend::PioBackend;
+use uart_16550::spec::registers::IER;
+use uart_16550::{BaudRate, Config, Uart16550};
+
+use crate::boot::Framebuffer;
+use crate::cpu;
+
+struct Console {
+    serial: Option<Uart16550<PioBackend>>,
+    screen: Option<screen::Screen>,
+    ring: ring::Ring,
+}
+
+static CONSOLE: Mutex<Console> = Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new() });
+
+/// How often a full transmitter is asked before the byte is given up: a port that is not there must not hang us.
+const PATIENCE: u32 = 200_000;
+
+impl Console {
+    fn put(&mut self, byte: u8) {
+        self.ring.push(byte);
+        if byte == b'\n' {
+            self.send(b'\r');
+        }
+        self.send(byte);
+        if let Some(screen) = &mut self.screen {
+            screen.put(byte);
+        }
+    }
+
+    fn send(&mut self, byte: u8) {
+        let Some(serial) = &mut self.serial else { return };
+        for _ in 0..PATIENCE {
+            if serial.try_send_byte(byte).is_ok() {
+                return;
+            }
+            cpu::relax();
+        }
+    }
+}
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.put(byte));
+        Ok(())
+    }
+}
+
+/// Opens the serial port at I/O port `base`. Says whether there is one.
+pub fn open_serial(base: u16, baud: u32) -> bool {
+    // SAFETY: the port is the operator's word for a 16550; nothing else in the hypervisor touches it.
+    let Ok(mut uart) = (unsafe { Uart16550::new_port(base) }) else { return false };
+    let config = Config { baud_rate: BaudRate::from_integer(baud), ..Config::default() };
+    let is_open = uart.init(config).is_ok();
+    if is_open {
+        CONSOLE.lock().serial = Some(uart);
+    }
+    is_open
+}
+
+/// Writes to the screen from now on, too. Says whether it is of a kind that we can write to.
+pub fn open_screen(framebuffer: Framebuffer) -> bool {
+    let screen = screen::Screen::open(framebuffer);
+    let is_open = screen.is_some();
+    CONSOLE.lock().screen = screen;
+    is_open
+}
+
+/// Lets the serial port raise its interrupt when a byte has come.
+pub fn listen() {
+    if let Some(serial) = &mut CONSOLE.lock().serial {
+        serial.enable_interrupts(IER::DATA_READY);
+    }
+}
+
+/// A byte that was typed, if any.
+pub fn read() -> Option<u8> {
+    CONSOLE.lock().serial.as_mut()?.try_receive_byte().ok()
+}
+
+/// Writes bytes as they are, in one piece.
+pub fn write(bytes: &[u8]) {
+    let mut console = CONSOLE.lock();
+    bytes.iter().for_each(|&byte| console.put(byte));
+}
+
+/// Writes formatted text in one piece.
+pub fn print(text: fmt::Arguments<'_>) {
+    // The console itself never fails.
+    let _ = CONSOLE.lock().write_fmt(text);
+}
+
+/// Writes formatted text even when the lock is held by a CPU that has been stopped.
+pub fn print_forced(text: fmt::Arguments<'_>) {
+    let mut guard: Option<MutexGuard<'_, Console>> = None;
+    for _ in 0..PATIENCE {
+        guard = CONSOLE.try_lock();
+        if guard.is_some() {
+            break;
+        }
+        cpu::relax();
+    }
+    if guard.is_none() {
+        // SAFETY: only a panic comes here, after every other CPU was told to stop; the holder is among them.
+        unsafe { CONSOLE.force_unlock() };
+        guard = CONSOLE.try_lock();
+    }
+    if let Some(mut console) = guard {
+        let _ = console.write_fmt(text);
+    }
+}
+
+/// Copies up to `out.len()` bytes of the log that start at or after position `from`; gives back the position
+/// of the first byte copied and how many.
+pub fn read_log(from: u64, out: &mut [u8]) -> (u64, usize) {
+    CONSOLE.lock().ring.copy(from, out)
+}
+
+/// The most verbose level that is printed, as [`log::LevelFilter`].
+static LEVEL: AtomicU8 = AtomicU8::new(log::LevelFilter::Info as u8);
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() as u8 <= LEVEL.load(Ordering::Relaxed)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        match record.level() {
+            log::Level::Error => print(format_args!("(euxen) error: {}\n", record.args())),
+            log::Level::Warn => print(format_args!("(euxen) warning: {}\n", record.args())),
+            _ => print(format_args!("(euxen) {}\n", record.args())),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends what [`log`]'s macros say to the console, up to `level`.
+pub fn start_log(level: log::LevelFilter) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    // A second call changes the level alone.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(level);
+}

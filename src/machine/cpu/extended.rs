@@ -1,0 +1,99 @@
+//! A guest's vector and floating-point state, which the hypervisor never uses and switches with the vCPU.
+
+use core::arch::asm;
+
+use super::features;
+use crate::mem::OwnedPages;
+
+/// XSAVE (or FXSAVE) area of a virtual CPU, with its XCR0.
+pub struct Extended {
+    area: OwnedPages,
+    xcr0: u64,
+}
+
+/// The state components that guests may use: x87, SSE, AVX, AVX-512, and PKRU; none that needs IA32_XSS, MPX or AMX
+/// (SDM 1 13.1).
+const COMPONENTS: u64 = 0x2e7;
+
+/// The components of XCR0 that guests may enable on this machine. 3 without XSAVE, as FXSAVE holds these.
+pub fn components() -> u64 {
+    if !features::has_xsave() {
+        return 3;
+    }
+    let [low, _, _, high] = features::leaf(0xd, 0);
+    (u64::from(high) << 32 | u64::from(low)) & COMPONENTS
+}
+
+/// Bytes that an XSAVE area with all of [`components`] needs.
+fn area_bytes() -> usize {
+    let end = |component: u32| {
+        let [size, offset, ..] = features::leaf(0xd, component);
+        size as usize + offset as usize
+    };
+    let parts = (2..63).filter(|&n| components() & 1 << n != 0).map(end);
+    parts.max().unwrap_or(0).max(576)
+}
+
+impl Extended {
+    /// The state after reset (SDM 3A table 9-1). `None` when memory is short.
+    pub fn new() -> Option<Self> {
+        let order = area_bytes().div_ceil(4096).next_power_of_two().trailing_zeros() as u8;
+        let area = OwnedPages::zeroed(order)?;
+        // SAFETY: the area is ours and larger than both fields: FCW at byte 0, MXCSR at byte 24 (SDM 1 10.5.1).
+        unsafe {
+            area.ptr().cast::<u16>().write(0x37f);
+            area.ptr().add(24).cast::<u32>().write(0x1f80);
+        }
+        Some(Self { area, xcr0: 1 })
+    }
+
+    /// XCR0 as the guest set it.
+    pub fn xcr0(&self) -> u64 {
+        self.xcr0
+    }
+
+    /// Sets XCR0 of the guest whose state is in the processor's registers. The caller has checked the value against
+    /// [`components`] and the rules of XSETBV.
+    pub fn set_xcr0(&mut self, value: u64) {
+        self.xcr0 = value & components() | 1;
+        write_xcr0(self.xcr0);
+    }
+
+    /// Puts the state into the registers of this CPU.
+    pub fn restore(&mut self) {
+        let area = self.area.ptr();
+        if !features::has_xsave() {
+            // SAFETY: the area is 512 bytes or more, aligned to 16, in the form that FXSAVE64 left.
+            unsafe { asm!("fxrstor64 [{0}]", in(reg) area, options(nostack, readonly)) };
+            return;
+        }
+        write_xcr0(components());
+        // SAFETY: the area is large enough for all components and aligned to 64, in the form that XSAVE64 left.
+        unsafe {
+            asm!("xrstor64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, readonly))
+        };
+        write_xcr0(self.xcr0);
+    }
+
+    /// Takes the state out of the registers of this CPU.
+    pub fn save(&mut self) {
+        let area = self.area.ptr();
+        if !features::has_xsave() {
+            // SAFETY: the area is 512 bytes or more and aligned to 16.
+            unsafe { asm!("fxsave64 [{0}]", in(reg) area, options(nostack)) };
+            return;
+        }
+        write_xcr0(components());
+        // SAFETY: the area is large enough for all components and aligned to 64.
+        unsafe { asm!("xsave64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)) };
+    }
+}
+
+fn write_xcr0(value: u64) {
+    if features::has_xsave() {
+        // SAFETY: the value is a subset of what CPUID offers, with x87, and CR4.OSXSAVE is set.
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack))
+        };
+    }
+}

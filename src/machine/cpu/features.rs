@@ -1,0 +1,59 @@
+//! What the running processor offers, and turning on what protects the hypervisor.
+
+use raw_cpuid::{CpuId, CpuIdReaderNative};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+
+/// CPUID of the running processor.
+pub fn cpuid() -> CpuId<CpuIdReaderNative> {
+    CpuId::new()
+}
+
+/// One leaf of CPUID: EAX, EBX, ECX, EDX.
+pub fn leaf(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    [result.eax, result.ebx, result.ecx, result.edx]
+}
+
+/// Whether the direct map may use pages of 1 GiB.
+pub fn has_1g_pages() -> bool {
+    leaf(0x8000_0000, 0)[0] >= 0x8000_0001 && leaf(0x8000_0001, 0)[3] & 1 << 26 != 0
+}
+
+/// Whether the processor has XSAVE.
+pub fn has_xsave() -> bool {
+    leaf(1, 0)[2] & 1 << 26 != 0
+}
+
+/// Sets this CPU's control registers: write protection, NX, global pages, SMEP and SMAP where there are any, XSAVE.
+pub fn protect() {
+    let max = leaf(0, 0)[0];
+    let extended = if max >= 7 { leaf(7, 0)[1] } else { 0 };
+    let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
+        | Cr4Flags::PAGE_GLOBAL
+        | Cr4Flags::MACHINE_CHECK_EXCEPTION
+        | Cr4Flags::OSFXSR
+        | Cr4Flags::OSXMMEXCPT_ENABLE;
+    if extended & 1 << 7 != 0 {
+        cr4 |= Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION;
+    }
+    if extended & 1 << 20 != 0 {
+        cr4 |= Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION;
+    }
+    if has_xsave() {
+        cr4 |= Cr4Flags::OSXSAVE;
+    }
+    // SAFETY: the hypervisor's own tables are loaded, have no user page, and stay valid under these bits; it
+    // executes no floating-point instruction but to switch a guest's state.
+    unsafe {
+        Cr4::write(cr4);
+        Cr0::write(
+            Cr0Flags::PROTECTED_MODE_ENABLE
+                | Cr0Flags::MONITOR_COPROCESSOR
+                | Cr0Flags::EXTENSION_TYPE
+                | Cr0Flags::NUMERIC_ERROR
+                | Cr0Flags::WRITE_PROTECT
+                | Cr0Flags::PAGING,
+        );
+        Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS));
+    }
+}

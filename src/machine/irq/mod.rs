@@ -1,0 +1,79 @@
+//! The interrupts that the hypervisor takes for itself: which vector means what, and what is left for the run loop.
+//!
+//! A handler does no more than acknowledge and note. The work is done by the CPU's own run loop, which asks
+//! [`take_pending`] after each exit and each sleep.
+
+pub mod ioapic;
+pub mod lapic;
+pub mod pic;
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use model::ids::CpuId;
+
+use crate::percpu::{MAX_CPUS, this_cpu};
+
+/// The local APIC's timer.
+pub const TIMER: u8 = 0xf0;
+/// Another CPU wants this one to leave the guest, or to wake.
+pub const KICK: u8 = 0xf1;
+/// A byte came on the serial port.
+pub const SERIAL: u8 = 0xf2;
+/// The local APIC's spurious interrupt.
+pub const SPURIOUS: u8 = 0xff;
+
+/// What has happened, as bits of a word per CPU.
+pub mod pending {
+    /// A deadline has passed.
+    pub const TIMER: u32 = 1 << 0;
+    /// Another CPU kicked this one.
+    pub const KICK: u32 = 1 << 1;
+    /// Input waits on the console.
+    pub const CONSOLE: u32 = 1 << 2;
+}
+
+static PENDING: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+
+/// What has happened to this CPU since the last call.
+#[inline]
+pub fn take_pending() -> u32 {
+    let word = &PENDING[this_cpu().0 as usize];
+    if word.load(Ordering::Relaxed) == 0 {
+        return 0;
+    }
+    word.swap(0, Ordering::Acquire) // pairs with `note`
+}
+
+/// Whether [`take_pending`] would give something.
+#[inline]
+pub fn is_pending() -> bool {
+    PENDING[this_cpu().0 as usize].load(Ordering::Relaxed) != 0
+}
+
+/// Notes something for a CPU without interrupting it.
+pub fn note(cpu: CpuId, what: u32) {
+    PENDING[cpu.0 as usize].fetch_or(what, Ordering::Release); // pairs with `take_pending`
+}
+
+/// Notes a kick for a CPU and interrupts it.
+pub fn kick(cpu: CpuId) {
+    note(cpu, pending::KICK);
+    if cpu != this_cpu() {
+        lapic::send(cpu, KICK);
+    }
+}
+
+/// The handler of every interrupt vector.
+pub fn dispatch(vector: u8) {
+    let what = match vector {
+        TIMER => pending::TIMER,
+        KICK => pending::KICK,
+        SERIAL => pending::CONSOLE,
+        SPURIOUS => return,
+        _ => 0, // a stray interrupt of firmware's making: acknowledged, and no more
+    };
+    if what != 0 {
+        note(this_cpu(), what);
+    }
+    lapic::end_of_interrupt();
+}

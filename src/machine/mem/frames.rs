@@ -1,0 +1,119 @@
+//! The frame table and the allocator over it: who owns each frame of RAM, and which are free.
+
+use core::slice;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use model::addr::{MachineAddr, Mfn, PAGE_SIZE};
+use model::ids::DomId;
+use model::page::{Buddy, Effect, Frame, FrameLinks, Refused};
+use spin::Mutex;
+
+use super::layout::{self, FRAME_TABLE};
+
+static BUDDY: Mutex<Buddy> = Mutex::new(Buddy::new());
+/// Frames that the table has records for.
+static LEN: AtomicU64 = AtomicU64::new(0);
+
+/// Who owns what the hypervisor itself uses (`DOMID_XEN` of `xen.h`).
+pub const HYPERVISOR: DomId = DomId(0x7ff2);
+
+/// Says that the table is mapped, with records for frames 0 up to `len`.
+///
+/// # Safety
+/// The table is mapped at [`FRAME_TABLE`] for good, all zeros, writable wherever there is RAM.
+pub unsafe fn open(len: u64) {
+    LEN.store(len, Ordering::Release);
+}
+
+/// The records of all frames.
+fn table() -> &'static [Frame] {
+    let len = LEN.load(Ordering::Acquire) as usize;
+    // SAFETY: `open` was told that so many records are mapped; zeros are valid records, and they are shared.
+    unsafe { slice::from_raw_parts(FRAME_TABLE as *const Frame, len) }
+}
+
+/// The record of a frame; `None` beyond the end of RAM.
+pub fn record(mfn: Mfn) -> Option<&'static Frame> {
+    table().get(usize::try_from(mfn.raw()).ok()?)
+}
+
+/// How many frames have records.
+pub fn count() -> u64 {
+    LEN.load(Ordering::Acquire)
+}
+
+/// How many frames are free.
+pub fn free_frames() -> u64 {
+    BUDDY.lock().free_frames()
+}
+
+/// Makes frames of RAM free that nobody uses. What they hold counts as dirt.
+pub fn add(first: Mfn, end: Mfn) {
+    for raw in first.raw()..end.raw() {
+        if let Some(frame) = record(Mfn::new(raw)) {
+            // A frame in use is refused, and then it is a mistake to add it.
+            frame.soil().expect("a frame that is added is not in use");
+        }
+    }
+    BUDDY.lock().add_range(&mut FrameLinks(table()), first, end);
+}
+
+/// Takes `2^order` free frames, below frame `below` if given, zeroed, for `owner`, each with the owner's own reference.
+pub fn allocate(owner: DomId, order: u8, below: Option<Mfn>) -> Option<Mfn> {
+    let first = BUDDY.lock().allocate(&mut FrameLinks(table()), order, below)?;
+    for raw in first.raw()..first.raw() + (1 << order) {
+        let frame = record(Mfn::new(raw)).expect("a frame that was free has a record");
+        if frame.count().is_dirty() {
+            scrub(Mfn::new(raw));
+            frame.scrubbed().expect("a frame that was free is not in use");
+        }
+        frame.allocate(owner).expect("a frame that was free and clean can be allocated");
+    }
+    Some(first)
+}
+
+/// Fills a frame that is not in use with zeros.
+fn scrub(mfn: Mfn) {
+    let words = layout::direct(mfn.base()).cast::<u64>();
+    // SAFETY: the frame is RAM, mapped by the direct map, and nobody has a reference to it.
+    unsafe { core::ptr::write_bytes(words, 0, PAGE_SIZE as usize / 8) };
+}
+
+/// Takes a reference to a frame, if `owner` owns it.
+pub fn get_owned(mfn: Mfn, owner: DomId) -> Result<(), Refused> {
+    record(mfn).ok_or(Refused::Free)?.get_owned(owner)
+}
+
+/// Drops a reference. Says whose frame became free, if it did.
+pub fn put(mfn: Mfn) -> Option<DomId> {
+    let effect = record(mfn).expect("a frame with a reference has a record").put();
+    finish(mfn, effect.expect("a reference that was taken can be dropped"))
+}
+
+/// Drops the owner's own reference. Says whose frame became free, if it did; `Err` if the reference is gone already.
+pub fn release(mfn: Mfn) -> Result<Option<DomId>, Refused> {
+    let effect = record(mfn).ok_or(Refused::Free)?.release()?;
+    Ok(finish(mfn, effect))
+}
+
+fn finish(mfn: Mfn, effect: Effect) -> Option<DomId> {
+    match effect {
+        Effect::None => None,
+        Effect::Free { owner } => {
+            BUDDY.lock().free(&mut FrameLinks(table()), mfn, 0);
+            Some(owner)
+        }
+    }
+}
+
+/// Takes frames for the hypervisor's own use.
+pub(super) fn take(order: u8, below: Option<Mfn>) -> Option<MachineAddr> {
+    allocate(HYPERVISOR, order, below).map(Mfn::base)
+}
+
+/// Gives back `count` frames from `base` that [`take`] gave.
+pub(super) fn give_back(base: MachineAddr, count: u64) {
+    for raw in base.frame().raw()..base.frame().raw() + count {
+        release(Mfn::new(raw)).expect("a frame of the hypervisor's own is released once");
+    }
+}

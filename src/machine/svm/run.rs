@@ -1,0 +1,54 @@
+//! One run of the guest: entry, exit, and the exits that this back-end ends by itself.
+
+use super::Vcpu;
+use super::entry::world_switch;
+use super::exit::{code, decode};
+use super::features::Features;
+use super::vmcb::tlb_control;
+use crate::exit::Exit;
+use crate::percpu::this_cpu;
+use core::arch::asm;
+use model::regs::Regs;
+
+impl Vcpu {
+    pub(super) fn enter(&mut self, regs: &mut Regs) -> Exit {
+        let place = self.place.expect("a virtual CPU runs where it is loaded");
+        assert!(place.cpu == this_cpu(), "a virtual CPU runs where it is loaded");
+        let addr = self.vmcb.addr();
+        let (vmcb, events) = self.parts();
+        events.before_entry(vmcb, regs);
+        (vmcb.rip, vmcb.rflags, vmcb.rsp, vmcb.rax) = (regs.rip, regs.rflags, regs.rsp, regs.rax);
+        // SAFETY: the block is this virtual CPU's, initialised by `new`; `place.host` was filled on this CPU by `load`,
+        // which runs after `enable_this_cpu`; the nested page tables map what the kernel gave to the guest.
+        unsafe { world_switch(regs, addr, place.host) };
+        if self.vmcb().tlb_control != tlb_control::NOTHING {
+            self.note_flush();
+        }
+        self.after_exit(regs)
+    }
+
+    fn after_exit(&mut self, regs: &mut Regs) -> Exit {
+        let next_rip_saved = self.features.contains(Features::NEXT_RIP_SAVE);
+        let (vmcb, events) = self.parts();
+        (regs.rip, regs.rflags, regs.rsp, regs.rax) = (vmcb.rip, vmcb.rflags, vmcb.rsp, vmcb.rax);
+        if let Some(exit) = events.after_exit(vmcb, regs) {
+            return exit;
+        }
+        match vmcb.exit_code {
+            // The host's handler has run, between STGI and CLI.
+            code::INTR | code::NMI | code::INIT => Exit::Host,
+            code::VINTR => events.on_virtual_interrupt(vmcb),
+            code::IRET => events.on_iret(vmcb),
+            code::EXCEPTION_MC => machine_check(),
+            _ => decode(vmcb, next_rip_saved),
+        }
+    }
+}
+
+/// Gives a machine check that came in the guest to the host's handler, which the exit has bypassed (APM 2 15.12.15).
+#[cold]
+fn machine_check() -> Exit {
+    // SAFETY: the gate of vector 18 is the host's handler, on a stack of its own; it returns if the error can be borne.
+    unsafe { asm!("int 18") };
+    Exit::Host
+}

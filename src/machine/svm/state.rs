@@ -1,0 +1,278 @@
+//! The guest's registers in the control block: segments, control registers, MSRs.
+//!
+//! EFER.SVME must be set in the block (APM 2 15.5.1) though the guest believes it clear; so reads of EFER
+//! exit too, and [`Vmcb::efer`] hides the bit.
+
+use super::vmcb::{IntCtl, Intercept3, Intercept4, Seg, Vmcb};
+use crate::virt::GuestMsr;
+use model::addr::{MachineAddr, Mfn};
+use model::regs::{Cr0, DescriptorTable, Efer, Segment, SegmentName, vector};
+
+/// The MSRs that VMRUN, VMLOAD or the loading of a virtual CPU switch, and that therefore need no exit.
+/// EFER is missing: reads would show SVME, writes need a check.
+pub(super) const SWITCHED_MSRS: [u32; 11] = [
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0x277,       // PAT: the guest's is G_PAT
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0100, // FS_BASE
+    0xc000_0101, // GS_BASE
+    0xc000_0102, // KERNEL_GS_BASE
+];
+
+/// TSC_AUX, which the loading of a virtual CPU switches where the processor has it.
+pub(super) const TSC_AUX: u32 = 0xc000_0103;
+
+const V_TPR: u64 = 0xf;
+const V_INTR_PRIO_SHIFT: u32 = 16;
+
+impl Vmcb {
+    /// Fills a zeroed block with what to intercept and with the state after RESET (APM 2 table 14-1).
+    ///
+    /// Not intercepted: CR0, CR3 and CR4, whose changes nested paging makes harmless to the host; DR0 to DR7,
+    /// which are the guest's own while it is loaded; INVLPG; RDTSC, which TSC_OFFSET serves. #DB and #AC are,
+    /// because their delivery can raise them again without end (CVE-2015-8104, CVE-2015-5307).
+    pub(super) fn initialise(&mut self, nested_root: Mfn, msrpm: MachineAddr, iopm: MachineAddr) {
+        self.intercept_exceptions = 1 << vector::DB | 1 << vector::AC | 1 << vector::MC;
+        self.intercept3 = Intercept3::INTR
+            | Intercept3::NMI
+            | Intercept3::INIT
+            | Intercept3::RDPMC
+            | Intercept3::CPUID
+            | Intercept3::INVD
+            | Intercept3::HLT
+            | Intercept3::INVLPGA
+            | Intercept3::IOIO_PROT
+            | Intercept3::MSR_PROT
+            | Intercept3::TASK_SWITCH
+            | Intercept3::SHUTDOWN;
+        self.intercept4 = Intercept4::all();
+        self.iopm_base = iopm.raw();
+        self.msrpm_base = msrpm.raw();
+        self.int_ctl = IntCtl::V_INTR_MASKING;
+        self.np_control = 1;
+        self.n_cr3 = nested_root.base().raw();
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
+        self.segments = [Seg::from_segment(data); 6];
+        let code = Segment { selector: 0xf000, attributes: 0x9b, base: 0xffff_0000, ..data };
+        self.set_segment(SegmentName::Cs, code);
+        self.set_segment(SegmentName::Ldtr, Segment { attributes: 0x82, ..data });
+        self.set_segment(SegmentName::Tr, Segment { attributes: 0x8b, ..data });
+        let table = DescriptorTable { base: 0, limit: 0xffff };
+        self.gdtr = Seg::from_table(table);
+        self.idtr = Seg::from_table(table);
+        self.cr0 = (Cr0::CD | Cr0::NW | Cr0::ET).bits();
+        self.dr6 = 0xffff_0ff0;
+        self.dr7 = 0x400;
+        self.efer = Efer::SVME.bits();
+        self.g_pat = 0x0007_0406_0007_0406;
+    }
+
+    pub(super) fn segment(&self, name: SegmentName) -> Segment {
+        match name {
+            SegmentName::Ldtr => self.ldtr,
+            SegmentName::Tr => self.tr,
+            _ => self.segments[name as usize],
+        }
+        .to_segment()
+    }
+
+    /// Writes a segment; the privilege level is that of SS.
+    pub(super) fn set_segment(&mut self, name: SegmentName, segment: Segment) {
+        let raw = Seg::from_segment(segment);
+        match name {
+            SegmentName::Ldtr => self.ldtr = raw,
+            SegmentName::Tr => self.tr = raw,
+            _ => self.segments[name as usize] = raw,
+        }
+        if name == SegmentName::Ss {
+            self.cpl = segment.dpl();
+        }
+    }
+
+    /// Control register 0, 2, 3 or 4; 0 for another number.
+    pub(super) fn cr(&self, n: u8) -> u64 {
+        match n {
+            0 => self.cr0,
+            2 => self.cr2,
+            3 => self.cr3,
+            4 => self.cr4,
+            _ => 0,
+        }
+    }
+
+    /// Writes control register 0, 2, 3 or 4; another number changes nothing.
+    pub(super) fn set_cr(&mut self, n: u8, value: u64) {
+        match n {
+            0 => {
+                self.cr0 = value;
+                self.set_efer(self.efer);
+            }
+            2 => self.cr2 = value,
+            3 => self.cr3 = value,
+            4 => self.cr4 = value,
+            _ => {}
+        }
+    }
+
+    /// EFER as the guest believes it to be.
+    pub(super) fn efer(&self) -> u64 {
+        self.efer & !Efer::SVME.bits()
+    }
+
+    /// Writes EFER; LMA follows from LME and CR0.PG.
+    pub(super) fn set_efer(&mut self, value: u64) {
+        let mut efer = value & !Efer::LMA.bits() | Efer::SVME.bits();
+        if efer & Efer::LME.bits() != 0 && self.cr0 & Cr0::PG.bits() != 0 {
+            efer |= Efer::LMA.bits();
+        }
+        self.efer = efer;
+    }
+
+    /// Whether the guest runs 64-bit code.
+    pub(super) fn in_64_bit_code(&self) -> bool {
+        self.efer & Efer::LMA.bits() != 0 && self.segment(SegmentName::Cs).is_long()
+    }
+
+    /// The MSRs that the block holds: `None` for TSC_AUX.
+    pub(super) fn msr(&self, msr: GuestMsr) -> Option<u64> {
+        Some(match msr {
+            GuestMsr::Efer => self.efer(),
+            GuestMsr::Star => self.star,
+            GuestMsr::Lstar => self.lstar,
+            GuestMsr::Cstar => self.cstar,
+            GuestMsr::SyscallMask => self.sfmask,
+            GuestMsr::KernelGsBase => self.kernel_gs_base,
+            GuestMsr::FsBase => self.segment(SegmentName::Fs).base,
+            GuestMsr::GsBase => self.segment(SegmentName::Gs).base,
+            GuestMsr::SysenterCs => self.sysenter_cs,
+            GuestMsr::SysenterEsp => self.sysenter_esp,
+            GuestMsr::SysenterEip => self.sysenter_eip,
+            GuestMsr::Pat => self.g_pat,
+            GuestMsr::TscAux => return None,
+        })
+    }
+
+    /// Writes an MSR of [`Vmcb::msr`]; TSC_AUX is not one.
+    pub(super) fn set_msr(&mut self, msr: GuestMsr, value: u64) {
+        match msr {
+            GuestMsr::Efer => self.set_efer(value),
+            GuestMsr::Star => self.star = value,
+            GuestMsr::Lstar => self.lstar = value,
+            GuestMsr::Cstar => self.cstar = value,
+            GuestMsr::SyscallMask => self.sfmask = value,
+            GuestMsr::KernelGsBase => self.kernel_gs_base = value,
+            GuestMsr::FsBase => self.set_base(SegmentName::Fs, value),
+            GuestMsr::GsBase => self.set_base(SegmentName::Gs, value),
+            GuestMsr::SysenterCs => self.sysenter_cs = value,
+            GuestMsr::SysenterEsp => self.sysenter_esp = value,
+            GuestMsr::SysenterEip => self.sysenter_eip = value,
+            GuestMsr::Pat => self.g_pat = value,
+            GuestMsr::TscAux => {}
+        }
+    }
+
+    fn set_base(&mut self, name: SegmentName, base: u64) {
+        self.set_segment(name, Segment { base, ..self.segment(name) });
+    }
+
+    /// CR8, which the processor keeps in V_TPR.
+    pub(super) fn cr8(&self) -> u8 {
+        (self.int_ctl.bits() & V_TPR) as u8
+    }
+
+    /// Sets CR8; only its low four bits exist.
+    pub(super) fn set_cr8(&mut self, cr8: u8) {
+        let rest = self.int_ctl.bits() & !0xff;
+        self.int_ctl = IntCtl::from_bits_retain(rest | u64::from(cr8) & V_TPR);
+    }
+
+    /// Sets V_INTR_PRIO, below which V_TPR must be for the virtual interrupt to count.
+    pub(super) fn set_priority(&mut self, priority: u8) {
+        let rest = self.int_ctl.bits() & !(0xf << V_INTR_PRIO_SHIFT);
+        self.int_ctl = IntCtl::from_bits_retain(rest | (u64::from(priority) & 0xf) << V_INTR_PRIO_SHIFT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reset() -> alloc::boxed::Box<Vmcb> {
+        let mut vmcb = Vmcb::zeroed();
+        vmcb.initialise(Mfn::new(5), MachineAddr::new(0x2000), MachineAddr::new(0x4000));
+        vmcb
+    }
+
+    #[test]
+    fn lma_follows_lme_and_paging_in_either_order() {
+        let on = Cr0::PE.bits() | Cr0::PG.bits();
+        let long = Efer::LME.bits() | Efer::LMA.bits();
+        let mut vmcb = reset();
+        vmcb.set_efer(Efer::LME.bits());
+        assert_eq!(vmcb.efer(), Efer::LME.bits());
+        vmcb.set_cr(0, on);
+        assert_eq!(vmcb.efer(), long);
+        vmcb.set_cr(0, Cr0::PE.bits());
+        assert_eq!(vmcb.efer(), Efer::LME.bits());
+
+        let mut vmcb = reset();
+        vmcb.set_cr(0, on);
+        vmcb.set_msr(GuestMsr::Efer, long);
+        assert_eq!(vmcb.msr(GuestMsr::Efer), Some(long));
+        vmcb.set_efer(0);
+        assert_eq!(vmcb.efer(), 0);
+    }
+
+    #[test]
+    fn svme_is_always_set_and_never_shown() {
+        let mut vmcb = reset();
+        for efer in [0, Efer::SVME.bits(), u64::MAX] {
+            vmcb.set_efer(efer);
+            assert_ne!(vmcb.efer & Efer::SVME.bits(), 0);
+            assert_eq!(vmcb.efer() & Efer::SVME.bits(), 0);
+        }
+    }
+
+    #[test]
+    fn the_first_instruction_after_reset_is_16_bytes_below_4_gib() {
+        let vmcb = reset();
+        let code = vmcb.segment(SegmentName::Cs);
+        assert_eq!((code.base, code.selector), (0xffff_0000, 0xf000));
+        assert!(!vmcb.in_64_bit_code());
+        assert_eq!(vmcb.cr(0), 0x6000_0010);
+    }
+
+    #[test]
+    fn each_segment_is_read_back_as_written() {
+        use SegmentName::*;
+        let mut vmcb = reset();
+        for (n, name) in [Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr].into_iter().enumerate() {
+            let segment = Segment { selector: n as u16, attributes: 0xcf3, limit: u32::MAX, base: n as u64 };
+            vmcb.set_segment(name, segment);
+            assert_eq!(vmcb.segment(name), segment);
+        }
+        assert_eq!(vmcb.cpl, 3);
+    }
+
+    #[test]
+    fn cr8_and_priority_leave_the_other_controls_alone() {
+        let mut vmcb = reset();
+        vmcb.int_ctl |= IntCtl::V_IRQ;
+        vmcb.set_cr8(0xff);
+        vmcb.set_priority(9);
+        assert_eq!(vmcb.cr8(), 15);
+        assert_eq!(vmcb.int_ctl.bits(), 1 << 24 | 9 << 16 | 1 << 8 | 15);
+        vmcb.set_cr8(0);
+        vmcb.set_priority(0);
+        assert_eq!(vmcb.int_ctl, IntCtl::V_INTR_MASKING | IntCtl::V_IRQ);
+    }
+}

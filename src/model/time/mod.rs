@@ -1,0 +1,17 @@
+//! Time as numbers: clocks, deadlines, calibration. Nobody here reads a clock; readings are arguments.
+//!
+//! System time is ns since the hypervisor started, the same on all CPUs. It is computed from the TSC by a [`Scale`], in
+//! the arithmetic that guests use on `vcpu_time_info`, so that a guest and the hypervisor read the same time.
+
+mod calibrate;
+mod pvclock;
+mod queue;
+mod wallclock;
+
+pub use calibrate::{Meter, Reference, median};
+pub use pvclock::{Clock, Scale, TimeInfo};
+pub use queue::{Handle, TimerQueue};
+pub use wallclock::{RtcFields, WallClock};
+
+/// ns in a second.
+pub const NS_PER_SEC: u64 = 1_000_000_000;
