@@ -1,7 +1,7 @@
 # The commands to know; `make help` lists them. What a command needs and the machine lacks is
 # installed or downloaded first, with a word about it (tools/need.sh, tools/get-*.sh).
 .DELETE_ON_ERROR:
-.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test guests fmt clippy clean help FORCE
+.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test fmt clippy clean help FORCE
 SHELL := /bin/bash
 BED ?= qemu
 KERNEL ?= 6.1-cloud
@@ -53,11 +53,13 @@ RUNNER = $(CARGO) run --quiet --release --manifest-path tests/boot/Cargo.toml --
 run: build/euxen.iso bed-$(firstword $(subst -, ,$(BED)))  ## boot the ISO, the guest's console here (BED=qemu, bochs-vmx or bochs-svm)
 	@$(RUNNER) run $(BED) build/euxen.iso
 
-guests:
-	@if [ -e tests/guests/Cargo.toml ]; then tools/build-guests.sh; fi
+# The project's own guest; its folder has a target and cargo settings of its own.
+build/guest: FORCE
+	@cd tests/guests && $(CARGO) build --quiet --release
+	@cmp -s tests/guests/target/x86_64-guest/release/guest $@ || cp tests/guests/target/x86_64-guest/release/guest $@
 
 KERNELS := 6.1 6.1-cloud 6.12 6.12-cloud
-test-needs: build/euxen build/initrd guests bed-qemu bed-bochs $(KERNELS:%=build/beds/vmlinuz-%)
+test-needs: build/euxen build/initrd build/guest bed-qemu bed-bochs $(KERNELS:%=build/beds/vmlinuz-%)
 	@tools/need.sh iso uefi test
 
 test: test-needs  ## all tests: on the host, then boots in the emulators (TESTS=words picks by name)
@@ -75,16 +77,17 @@ boot-test: test-needs  ## only the boots
 
 fmt:  ## format the sources
 	@$(CARGO_FMT)
-	@$(CARGO_FMT) --manifest-path tests/boot/Cargo.toml
+	@for each in boot guests; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
 
 clippy:  ## lint them, with warnings denied
 	@$(CARGO_CLIPPY) --quiet $(HOST_CRATES) --all-targets -- -D warnings
 	@$(CARGO_CLIPPY) --quiet $(BARE) -p machine -p kernel -p euxen -- -D warnings
-	@$(CARGO_CLIPPY) --quiet --manifest-path tests/boot/Cargo.toml -- -D warnings
+	@$(CARGO_CLIPPY) --quiet --manifest-path tests/boot/Cargo.toml --all-targets -- -D warnings
+	@cd tests/guests && $(CARGO_CLIPPY) --quiet -- -D warnings
 
 fmt-check:
 	@$(CARGO_FMT) --check
-	@$(CARGO_FMT) --check --manifest-path tests/boot/Cargo.toml
+	@set -e; for each in boot guests; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
 
 clean:  ## remove what was built (the cache folder of downloads stays)
 	rm -rf build target tests/boot/target tests/guests/target

@@ -6,7 +6,8 @@ use crate::case::{Case, Content};
 const QUICK_KERNEL: &str = "build/beds/vmlinuz-6.1-cloud";
 
 /// A good domain; each case spoils one thing.
-const CONFIG: &str = "name = \"web\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test=hello\"\nmemory = 64\nvcpus = 1\n";
+const CONFIG: &str =
+    "name = \"web\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test=hello\"\nmemory = 64\nvcpus = 1\n";
 
 /// All cases, on the beds where they differ.
 pub fn cases() -> Vec<Case> {

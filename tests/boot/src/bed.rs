@@ -91,7 +91,8 @@ pub enum Pace {
 
 /// The command for QEMU, its serial port on its standard input and output.
 pub fn qemu(host: &Host, iso: &Path) -> Command {
-    let program = std::env::var_os("QEMU").map_or_else(|| PathBuf::from("build/beds/qemu-system-x86_64"), PathBuf::from);
+    let program =
+        std::env::var_os("QEMU").map_or_else(|| PathBuf::from("build/beds/qemu-system-x86_64"), PathBuf::from);
     let cpu = if host.bed == Bed::QemuNoSvm { "max,-svm" } else { "max" };
     let mut command = Command::new(program);
     command.args(["-accel", "tcg", "-cpu", cpu, "-smp", &host.cpus.to_string(), "-m", &host.memory_mib.to_string()]);

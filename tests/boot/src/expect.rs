@@ -102,10 +102,9 @@ impl<'a> Watch<'a> {
 impl Track<'_> {
     fn advance(&mut self, line: &str, now_s: f64) -> Seen {
         let Some(step) = self.steps.first() else { return Seen::Nothing };
-        if let Step::See(who, pattern) | Step::SeeAfter(who, pattern, ..) = step {
-            if !matches(who.as_ref(), pattern, line) {
-                return Seen::Nothing;
-            }
+        let (Step::See(who, pattern) | Step::SeeAfter(who, pattern, ..)) = step else { return self.typing() };
+        if !matches(who.as_ref(), pattern, line) {
+            return Seen::Nothing;
         }
         if let Step::SeeAfter(_, pattern, least, most) = step {
             let took = now_s - self.last_s;

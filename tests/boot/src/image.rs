@@ -26,7 +26,11 @@ pub fn make(case: &Case, dir: &Path) -> io::Result<PathBuf> {
         command.env("GRUB_DIR", "/usr/lib/grub/i386-pc");
     }
     let output = command.output()?;
-    if output.status.success() { Ok(iso) } else { Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string())) }
+    if output.status.success() {
+        Ok(iso)
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string()))
+    }
 }
 
 fn grub_menu(case: &Case) -> String {

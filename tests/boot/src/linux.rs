@@ -112,7 +112,13 @@ impl Combination {
             .firmware(self.firmware)
             .memory(self.memory_mib + second_mib + 512)
             .budget(40, 600);
-        let first = Guest { name: "first", kernel: self.kernel, vcpus: self.vcpus, memory_mib: self.memory_mib, tests: "info,busy" };
+        let first = Guest {
+            name: "first",
+            kernel: self.kernel,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            tests: "info,busy",
+        };
         case = first.add(case);
         if self.domains == 2 {
             let at = KERNELS.iter().position(|kernel| *kernel == self.kernel).unwrap_or(0);
@@ -161,16 +167,23 @@ impl Guest<'_> {
     fn load(&self, case: Case, more: &str) -> Case {
         let shared = case.modules.iter().any(|module| module.string == "initrd");
         let kernel = format!("vmlinuz-{}", self.kernel);
-        let case = case
-            .text(&format!("{}.cfg", self.name), self.config(more))
-            .file(&kernel, format!("build/beds/{kernel}"));
+        let case =
+            case.text(&format!("{}.cfg", self.name), self.config(more)).file(&kernel, format!("build/beds/{kernel}"));
         if shared { case } else { case.file("initrd", "build/initrd") }
     }
 
     fn add(&self, case: Case) -> Case {
         let vcpus = format!("GUEST-OK vcpus are {}", self.vcpus);
         let last = format!("GUEST-OK cpu {} counted", self.vcpus - 1);
-        let lines = ["GUEST-OK hypervisor type is xen", "GUEST-OK booted as PVH", "GUEST-OK clocksource is xen", &vcpus, "GUEST-OK memory is", &last, "GUEST-END"];
+        let lines = [
+            "GUEST-OK hypervisor type is xen",
+            "GUEST-OK booted as PVH",
+            "GUEST-OK clocksource is xen",
+            &vcpus,
+            "GUEST-OK memory is",
+            &last,
+            "GUEST-END",
+        ];
         let off = words::powered_off(self.name);
         self.load(case, "").domain_says(self.name, &lines).host_says(&[&off])
     }
@@ -223,7 +236,8 @@ fn reboot(bed: Bed) -> Case {
 fn crash(bed: Bed) -> Case {
     let case = small("broken", "crash").load(case("crash", bed), "on_crash = \"destroy\"\n").allow("Kernel panic");
     let case = small("other", "info,clock").load(case, "");
-    case.host_says(&[&words::crashed("broken")]).track(vec![host(words::crashed("broken")), domain("other", "GUEST-END")])
+    case.host_says(&[&words::crashed("broken")])
+        .track(vec![host(words::crashed("broken")), domain("other", "GUEST-END")])
 }
 
 /// A person's session: a prompt, a command, power off.

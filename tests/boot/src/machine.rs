@@ -87,7 +87,9 @@ fn start_bochs(host: &Host, iso: &Path, dir: &Path, pace: Pace, log: File) -> io
 }
 
 fn spawn(command: &mut Command) -> io::Result<Child> {
-    command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.get_program().display())))
+    command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.get_program().display())))
 }
 
 /// Waits for Bochs to call, as long as it lives.

@@ -25,7 +25,8 @@ impl Count {
         match &outcome.wrong {
             None => {
                 self.passed += 1;
-                let instructions = outcome.instructions.map_or(String::new(), |n| format!(", {:.2} G instructions", n as f64 / 1e9));
+                let instructions =
+                    outcome.instructions.map_or(String::new(), |n| format!(", {:.2} G instructions", n as f64 / 1e9));
                 println!("ok   {} ({seconds:.1} s{instructions})", outcome.name);
             }
             Some(reason) => {

@@ -94,7 +94,9 @@ impl Session<'_> {
         }
         let budget = self.case.giga_instructions;
         match self.machine.clock().instructions() {
-            Some(done) if done >= budget * 1_000_000_000 => Some(format!("{budget} billion instructions were executed")),
+            Some(done) if done >= budget * 1_000_000_000 => {
+                Some(format!("{budget} billion instructions were executed"))
+            }
             _ => None,
         }
     }

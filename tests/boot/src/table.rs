@@ -35,7 +35,14 @@ fn render(matrix: &[Combination], results: &BTreeMap<&str, &Outcome>) -> String 
 
 fn render_row(table: &mut String, row: &[Combination], domains: u32, results: &BTreeMap<&str, &Outcome>) {
     let first = &row[0];
-    let _ = write!(table, "| {}, {:?}, {} CPU | {} | {domains} |", first.bed.name(), first.firmware, first.cpus, first.kernel);
+    let _ = write!(
+        table,
+        "| {}, {:?}, {} CPU | {} | {domains} |",
+        first.bed.name(),
+        first.firmware,
+        first.cpus,
+        first.kernel
+    );
     for combination in row.iter().filter(|combination| combination.domains == domains) {
         let cell = match results.get(combination.name().as_str()) {
             None => "not run".to_string(),

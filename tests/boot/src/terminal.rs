@@ -21,7 +21,9 @@ pub fn run(bed: Bed, iso: &Path) -> io::Result<()> {
     let host = Host { bed, firmware: Firmware::Bios, cpus: 2, memory_mib: 1024 };
     let wait = if bed.is_bochs() { "half a minute or more" } else { "about 15 seconds" };
     eprintln!("-- booting in {}: GRUB, then Euxen, then the guest; its prompt takes {wait}", bed.name());
-    eprintln!("-- at the prompt try: uname -a, then poweroff. Ctrl-] leaves, Ctrl-A three times talks to Euxen itself (h lists its keys)");
+    eprintln!(
+        "-- at the prompt try: uname -a, then poweroff. Ctrl-] leaves, Ctrl-A three times talks to Euxen itself (h lists its keys)"
+    );
     let mut machine = Machine::start(&host, &iso.canonicalize()?, &dir.canonicalize()?, Pace::Person)?;
     let raw = RawTerminal::enter();
     let left = Arc::new(AtomicBool::new(false));

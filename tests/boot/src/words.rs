@@ -34,7 +34,8 @@ fn is_name(word: &str) -> bool {
 pub const HOST_DISASTERS: &[&str] = &["PANIC", "panicked", "FATAL", "double fault"];
 
 /// Text in a guest's line that no test may show unless it asks for it.
-pub const GUEST_DISASTERS: &[&str] = &["Kernel panic", "BUG: ", "Oops: ", "soft lockup", "GUEST-FAIL", "rcu_sched self-detected"];
+pub const GUEST_DISASTERS: &[&str] =
+    &["Kernel panic", "BUG: ", "Oops: ", "soft lockup", "GUEST-FAIL", "rcu_sched self-detected"];
 
 /// The hypervisor's line on a domain that has powered off.
 pub fn powered_off(domain: &str) -> String {
