@@ -5,7 +5,9 @@ pub mod heap;
 pub mod layout;
 pub mod map;
 mod owned;
+mod pinned;
 mod setup;
 
 pub use owned::OwnedPages;
+pub use pinned::PinnedFrame;
 pub use setup::{first_block, image_phys, low_page, set_up};
