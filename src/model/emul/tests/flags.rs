@@ -51,7 +51,7 @@ fn check(rflags: u64, bits: u32, expected: &Twin) {
     assert_eq!(flag(Rflags::OF), expected.overflow, "OF");
     assert_eq!(flag(Rflags::ZF), expected.result == 0, "ZF");
     assert_eq!(flag(Rflags::SF), expected.result >= 1 << (bits - 1), "SF");
-    assert_eq!(flag(Rflags::PF), (expected.result & 0xff).count_ones() % 2 == 0, "PF");
+    assert_eq!(flag(Rflags::PF), (expected.result & 0xff).count_ones().is_multiple_of(2), "PF");
     if let Some(aux) = expected.aux {
         assert_eq!(flag(Rflags::AF), aux, "AF");
     }
