@@ -1,7 +1,7 @@
 //! The one match on vendor: which of the two back-ends this machine has.
 
 use model::addr::Mfn;
-use model::paging::{EPT, Format, NPT};
+use model::p2m::Nested;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 use spin::Once;
 
@@ -41,10 +41,10 @@ pub fn enable_this_cpu() {
 
 impl Vendor {
     /// The form of the nested page tables.
-    pub fn nested_format(self) -> &'static Format {
+    pub fn nested(self) -> Nested {
         match self {
-            Self::Vmx => &EPT,
-            Self::Svm => &NPT,
+            Self::Vmx => Nested::Ept,
+            Self::Svm => Nested::Npt,
         }
     }
 }

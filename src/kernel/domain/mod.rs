@@ -1,5 +1,6 @@
 //! Domains: what each owns, and how one is found by its number.
 
+pub mod flush;
 pub mod life;
 pub mod memory;
 mod shared;
@@ -31,6 +32,8 @@ use memory::Memory;
 pub struct Domain {
     /// Its number.
     pub id: DomId,
+    /// Its UUID (`XENVER_guest_handle`).
+    pub handle: [u8; 16],
     /// What its operator calls it.
     pub name: String,
     /// What it was made from, to make it again.

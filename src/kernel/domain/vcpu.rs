@@ -114,7 +114,9 @@ pub struct Context {
     pub tlb_epoch: u64,
     /// Where it ran last.
     pub last_cpu: Option<CpuId>,
-    /// The last exits, the newest at `recent_exits[next_exit - 1]`.
+    /// Sleeps in `SCHEDOP_poll`.
+    pub is_polling: bool,
+    /// The last exit that was not a hypercall.
     pub last_exit: Option<Exit>,
     /// The last hypercalls: number and first argument.
     pub hypercalls: [(u64, u64); REMEMBERED],
