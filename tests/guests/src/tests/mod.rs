@@ -2,7 +2,24 @@
 
 use guest::start::Boot;
 
+mod ends;
+mod events;
 mod hello;
+mod lapic;
+mod memory;
+mod smp;
 
 /// Every test by its name on the command line.
-pub const ALL: &[(&str, fn(&Boot))] = &[("hello", hello::run)];
+pub const ALL: &[(&str, fn(&Boot))] = &[
+    ("hello", hello::run),
+    ("lapic", lapic::run),
+    ("smp", smp::run),
+    ("events", events::run),
+    ("memory", memory::run),
+    ("triple", ends::triple),
+    ("wild", ends::wild),
+    ("haltoff", ends::haltoff),
+    ("spin", ends::spin),
+    ("reboot", ends::reboot),
+    ("crash", ends::crash),
+];
