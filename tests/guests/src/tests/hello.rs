@@ -103,7 +103,10 @@ fn fadt(boot: &Boot, rsdp: u64) {
     check!(flags & 1 << 20 != 0 || facs != 0, "the FADT is hardware-reduced or has a FACS"; "{:#x}", flags);
     let (short, long) = (mem::read::<u32>(fadt.addr + 40), mem::read::<u64>(fadt.addr + 140));
     let dsdt = Table { addr: if long != 0 { long } else { short.into() } };
-    check!(dsdt.addr != 0 && dsdt.signature() == *b"DSDT" && dsdt.sum_is_right(), "the DSDT has signature and checksum");
+    check!(
+        dsdt.addr != 0 && dsdt.signature() == *b"DSDT" && dsdt.sum_is_right(),
+        "the DSDT has signature and checksum"
+    );
     check!(in_acpi_memory(boot, dsdt), "the DSDT lies in memory of type ACPI"; "{:#x}", dsdt.addr);
 }
 

@@ -105,17 +105,22 @@ fn task_priority(name: &str) {
     cpu::sti();
     let released = cpu::set_cr8(0);
     cpu::pause();
-    check!(released.is_ok() && wait(LOW_IPI, 1) <= 1 && interrupts::count(LOW_IPI) == before + 2,
-        "{}: a vector held back is delivered when CR8 falls", name);
+    check!(
+        released.is_ok() && wait(LOW_IPI, 1) <= 1 && interrupts::count(LOW_IPI) == before + 2,
+        "{}: a vector held back is delivered when CR8 falls",
+        name
+    );
 }
 
 fn one_shot(name: &str) {
     lapic::write(reg::DIVIDE, 0b1011); // by 1
     lapic::write(reg::LVT_TIMER, TIMER.into());
+    lapic::write(reg::INITIAL, 1_000_000_000);
+    let (first, second) = (lapic::read(reg::CURRENT), lapic::read(reg::CURRENT));
+    check!(first <= 1_000_000_000 && second <= first && second > 0,
+        "{}: the timer counts down from its initial count", name; "{} then {}", first, second);
     let before = interrupts::count(TIMER);
     lapic::write(reg::INITIAL, 1_000_000);
-    let first = lapic::read(reg::CURRENT);
-    check!(first <= 1_000_000 && first > 0, "{}: the timer counts down from its initial count", name; "{}", first);
     let start = cpu::tsc();
     while interrupts::count(TIMER) == before && cpu::tsc() - start < 8_000_000_000 {
         cpu::sti_hlt_cli();

@@ -92,7 +92,11 @@ fn balloon() {
     equal(mem::peek64(first), !0, "a read of a page given back is all ones");
     mem::poke64(first, 0);
     equal(mem::peek64(first), !0, "a write to it is dropped");
-    equal(op(XENMEM_DECREASE_RESERVATION, &mut reservation(&list[..1], 0)).0 as u64, 0, "no page can be given back twice");
+    equal(
+        op(XENMEM_DECREASE_RESERVATION, &mut reservation(&list[..1], 0)).0 as u64,
+        0,
+        "no page can be given back twice",
+    );
     equal(op(XENMEM_POPULATE_PHYSMAP, &mut reservation(&list, 0)).0 as u64, 4, "four pages can be had back");
     equal((current() - before) as u64, 0, "the reservation is as before");
     equal(mem::peek64(first), 0, "a page that comes back is clear");
@@ -167,7 +171,11 @@ fn holes(boot: &Boot) {
     mem::poke64(hole, 5);
     equal(mem::peek64(hole), !0, "a write there is dropped");
     let list = [hole >> 12];
-    equal(op(XENMEM_DECREASE_RESERVATION, &mut reservation(&list, 0)).0 as u64, 0, "what is no page cannot be given back");
+    equal(
+        op(XENMEM_DECREASE_RESERVATION, &mut reservation(&list, 0)).0 as u64,
+        0,
+        "what is no page cannot be given back",
+    );
 }
 
 fn refused() {

@@ -2,9 +2,12 @@
 
 use guest::start::Boot;
 
+mod badregs;
+mod cost;
 mod ends;
 mod events;
 mod hello;
+mod hostile;
 mod lapic;
 mod memory;
 mod smp;
@@ -12,10 +15,13 @@ mod smp;
 /// Every test by its name on the command line.
 pub const ALL: &[(&str, fn(&Boot))] = &[
     ("hello", hello::run),
+    ("cost", cost::run),
     ("lapic", lapic::run),
     ("smp", smp::run),
     ("events", events::run),
     ("memory", memory::run),
+    ("hostile", hostile::run),
+    ("badregs", badregs::run),
     ("triple", ends::triple),
     ("wild", ends::wild),
     ("haltoff", ends::haltoff),

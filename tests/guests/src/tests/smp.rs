@@ -202,7 +202,8 @@ fn events_reach(vcpu: u32) {
 fn broadcast(boot: &Boot) {
     let before = INTERRUPTS.each_ref().map(|count| count.load(SeqCst));
     lapic::send(0, 3 << 18 | u32::from(IPI)); // shorthand: all but self
-    let all = soon(|| others(boot).all(|p| INTERRUPTS[p.uid as usize % MAX].load(SeqCst) > before[p.uid as usize % MAX]));
+    let all =
+        soon(|| others(boot).all(|p| INTERRUPTS[p.uid as usize % MAX].load(SeqCst) > before[p.uid as usize % MAX]));
     check!(all, "an IPI to all others reaches each");
     equal(INTERRUPTS[me()].load(SeqCst).into(), before[me()].into(), "and not the sender");
 }
