@@ -84,7 +84,8 @@ fn holds(name: &str, how: &str, number: u64, mut args: [u64; 4], pointer: (usize
 
 fn undefined_numbers() {
     // PV alone, or nobody at all, in the table of Xen 4.17 (`xen/arch/x86/hvm/hypercall.c`).
-    let undefined = (0..=6).chain(8..=11).chain([14, 16, 19, 22, 23, 25, 28, 30, 37, 38]).chain(43..=48).chain(50..=63);
+    let undefined =
+        (0..=6).chain(8..=11).chain([14, 16, 19, 22, 23, 25, 28, 30, 31, 37, 38]).chain(43..=48).chain(50..=63);
     let large = [
         64,
         65,

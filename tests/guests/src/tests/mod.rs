@@ -12,8 +12,11 @@ mod lapic;
 mod memory;
 mod smp;
 
-/// Every test by its name on the command line.
-pub const ALL: &[(&str, fn(&Boot))] = &[
+/// A test's name on the command line, and the test.
+pub type Test = (&'static str, fn(&Boot));
+
+/// Every test.
+pub const ALL: &[Test] = &[
     ("hello", hello::run),
     ("cost", cost::run),
     ("lapic", lapic::run),
