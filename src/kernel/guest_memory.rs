@@ -3,7 +3,6 @@
 //! Values are read once, into ours. A copy can fail in the middle, with [`Errno::EFAULT`]; what was written by then
 //! stays written, as in Xen.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
@@ -11,7 +10,8 @@ use abi::errno::Errno;
 use machine::mem::PinnedFrame;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::{Gfn, GuestPhys, GuestVirt, PAGE_SIZE};
-use model::paging::guest::{Access, Fault, Paging, translate};
+use model::paging::guest::{Access, Fault, Mode, translate};
+use model::regs::{Cr0, Cr4, Efer};
 use sync::place::before;
 use sync::Cx;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -56,30 +56,32 @@ pub fn write_physical<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, to: Guest
 }
 
 /// How the guest translates addresses now.
-fn paging(context: &Context) -> Paging {
-    Paging {
-        cr0: context.hw.cr(0),
+fn mode(domain: &Domain, context: &Context) -> Mode {
+    Mode {
+        cr0: Cr0::from_bits_retain(context.hw.cr(0)),
         cr3: context.hw.cr(3),
-        cr4: context.hw.cr(4),
-        efer: context.hw.msr(GuestMsr::Efer),
+        cr4: Cr4::from_bits_retain(context.hw.cr(4)),
+        efer: Efer::from_bits_retain(context.hw.msr(GuestMsr::Efer)),
+        phys_bits: domain.phys_bits,
+        has_gib_pages: domain.has_gib_pages,
     }
 }
 
 /// Where a linear address of the running virtual CPU leads.
 pub fn walk<P: before::P2m>(
     cx: &mut Cx<P>,
-    domain: &Arc<Domain>,
+    domain: &Domain,
     context: &Context,
     at: GuestVirt,
     access: Access,
 ) -> Result<GuestPhys, Fault> {
-    let mut read = |entry: GuestPhys, len: usize| {
+    let read = |entry: GuestPhys, len: usize| {
         let frame = pin(cx, domain, entry.frame(), false)?;
         let mut bytes = [0; 8];
         frame.read(entry.offset(), &mut bytes[..len]);
         Some(u64::from_le_bytes(bytes))
     };
-    translate(&paging(context), at, access, &mut read)
+    Ok(translate(&mode(domain, context), access, at, read)?.gpa)
 }
 
 /// Copies from the running virtual CPU's linear address space. As for Xen's hypercall arguments, its kernel's rights count.
@@ -88,7 +90,7 @@ pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &m
     while done < out.len() {
         let at = GuestVirt::new(from.checked_add(done as u64).ok_or(Errno::EFAULT)?);
         let count = (PAGE - at.offset()).min(out.len() - done);
-        let to = walk(cx, &run.domain, &run.context, at, Access::KERNEL_READ).map_err(|_| Errno::EFAULT)?;
+        let to = walk(cx, &run.domain, &run.context, at, Access::COPY_IN).map_err(|_| Errno::EFAULT)?;
         let frame = pin(cx, &run.domain, to.frame(), false).ok_or(Errno::EFAULT)?;
         frame.read(to.offset(), &mut out[done..done + count]);
         done += count;
@@ -102,7 +104,7 @@ pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &
     while done < bytes.len() {
         let at = GuestVirt::new(to.checked_add(done as u64).ok_or(Errno::EFAULT)?);
         let count = (PAGE - at.offset()).min(bytes.len() - done);
-        let place = walk(cx, &run.domain, &run.context, at, Access::KERNEL_WRITE).map_err(|_| Errno::EFAULT)?;
+        let place = walk(cx, &run.domain, &run.context, at, Access::COPY_OUT).map_err(|_| Errno::EFAULT)?;
         let frame = pin(cx, &run.domain, place.frame(), true).ok_or(Errno::EFAULT)?;
         frame.write(place.offset(), &bytes[done..done + count]);
         done += count;

@@ -14,7 +14,6 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use abi::errno::Errno;
 use abi::hvm_params::HVM_NR_PARAMS;
 use abi::xen::DOMID_SELF;
-use model::config::xl::DomainConfig;
 use model::evtchn::Channels;
 use model::grant::GrantTable;
 use model::ids::{DomId, VcpuId};
@@ -23,8 +22,9 @@ use sync::place::{self, before};
 use sync::{Cx, Lock};
 
 pub use shared::Shared;
-pub use vcpu::{Areas, Context, Start, Vcpu, VcpuState, attention};
+pub use vcpu::{Areas, Context, Start, StartState, Vcpu, VcpuState, attention};
 
+use crate::build::Source;
 use life::Life;
 use memory::Memory;
 
@@ -37,7 +37,7 @@ pub struct Domain {
     /// What its operator calls it.
     pub name: String,
     /// What it was made from, to make it again.
-    pub config: DomainConfig,
+    pub config: Source,
     /// Its virtual CPUs, by number.
     pub vcpus: Vec<Vcpu>,
     /// `shared_info`, and each virtual CPU's `vcpu_info`.
@@ -52,6 +52,10 @@ pub struct Domain {
     pub params: Lock<place::Domain, [u64; HVM_NR_PARAMS as usize]>,
     /// What CPUID tells it.
     pub cpuid: CpuidPolicy,
+    /// Bits of its physical addresses, and whether its page tables may have pages of 1 GiB: by its CPUID.
+    pub phys_bits: u8,
+    /// See `phys_bits`.
+    pub has_gib_pages: bool,
     /// What its MSRs are.
     pub msrs: MsrPolicy,
     /// The vector of the event-channel upcall, by `HVM_PARAM_CALLBACK_IRQ`; 0 for none.

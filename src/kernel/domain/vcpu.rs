@@ -1,7 +1,7 @@
 //! A virtual CPU: what only its own physical CPU touches, and what others may.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use machine::cpu::extended::Extended;
 use machine::exit::Exit;
@@ -43,6 +43,8 @@ pub struct Vcpu {
     pub attention: AtomicU32,
     /// Runs, or would if it had something to do: it was started and not taken down.
     pub is_up: AtomicBool,
+    /// What the guest reads of the TSC beyond the host's, for the CPU on which its APIC timer fires.
+    pub tsc_offset: AtomicU64,
     /// Exits so far.
     pub exits: AtomicU32,
 }
@@ -87,10 +89,19 @@ pub struct Areas {
     pub time: Option<GuestVirt>,
 }
 
+/// The registers with which a virtual CPU starts; all others are as after reset.
+#[expect(missing_docs, reason = "the names are the architecture's")]
+pub struct StartState {
+    pub registers: Registers,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub efer: u64,
+}
+
 /// How a virtual CPU starts.
 pub enum Start {
     /// With these registers.
-    Registers(Box<Registers>),
+    Registers(Box<StartState>),
     /// In real mode at this page (SDM 3A 9.4.2).
     Startup(u8),
     /// Not at all: INIT came, and it waits.
@@ -108,6 +119,8 @@ pub struct Context {
     pub regs: Regs,
     /// The vector and floating-point state.
     pub extended: Extended,
+    /// What the guest reads of the TSC beyond the host's.
+    pub tsc_offset: u64,
     /// The window that was asked for last.
     pub window: Window,
     /// The domain's [`super::Domain::tlb_epoch`] that its translations are of.

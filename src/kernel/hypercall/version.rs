@@ -44,6 +44,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             give(cx, run, args[1], &handle)
         }
         XENVER_COMMANDLINE => commandline(cx, run, args[1]),
+        XENVER_BUILD_ID if run.domain.id.0 != 0 => Err(Errno::EPERM),
         // The image has no build id: ENODATA, as in a Xen without one.
         XENVER_BUILD_ID => Err(Errno::ENODATA),
         _ => Err(Errno::ENOSYS),

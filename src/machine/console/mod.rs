@@ -67,6 +67,11 @@ pub fn open_serial(base: u16, baud: u32) -> bool {
     is_open
 }
 
+/// Whether there is a serial console.
+pub fn is_open() -> bool {
+    CONSOLE.lock().serial.is_some()
+}
+
 /// Writes to the screen from now on, too. Says whether it is of a kind that we can write to.
 pub fn open_screen(framebuffer: Framebuffer) -> bool {
     let screen = screen::Screen::open(framebuffer);
