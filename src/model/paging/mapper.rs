@@ -227,7 +227,7 @@ impl<'t, T: Tables> Mapper<'t, T> {
 }
 
 /// What a page leads to in the tree at `root`.
-pub(crate) fn lookup(tables: &impl Tables, format: &Format, root: Mfn, page: u64) -> Lookup {
+pub fn lookup(tables: &impl Tables, format: &Format, root: Mfn, page: u64) -> Lookup {
     let (mut table, levels) = (root, if page < PAGES { LEVELS } else { 0 });
     for level in (1..=levels).rev() {
         let entry = tables.read(table, index(page, level));
