@@ -2,6 +2,7 @@
 
 use super::samples::{self, BSS, ENTRY, PADDR, note};
 use super::{Elf, Format, ImageError, Kind, Width, decompress, inspect};
+use crate::pvh::{Guest, Start};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -21,7 +22,7 @@ fn unpack(module: &[u8]) -> Result<Vec<u8>, ImageError> {
 
 /// Something with repetitions near and far, longer than one block of any format.
 fn long() -> Vec<u8> {
-    (0..300_000_u32).map(|n| (n / 7 ^ n >> 9) as u8).collect()
+    (0..300_000_u32).map(|n| ((n / 7) ^ (n >> 9)) as u8).collect()
 }
 
 fn packed_samples() -> Vec<(Format, Vec<u8>, Vec<u8>)> {
@@ -214,7 +215,7 @@ fn unpack_below(module: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
 
 /// Debian's kernels, where `EUXEN_TEST_KERNELS` names a folder that has some.
 #[test]
-fn real_kernels_unpack_and_have_a_pvh_entry() {
+fn real_kernels_unpack_and_fit_in_a_small_pvh_guest() {
     let Some(folder) = std::env::var_os("EUXEN_TEST_KERNELS") else {
         std::println!("EUXEN_TEST_KERNELS is not set: no real kernel was tried");
         return;
@@ -227,7 +228,10 @@ fn real_kernels_unpack_and_have_a_pvh_entry() {
         let file = unpack(&module).unwrap();
         let elf = Elf::parse(&file).unwrap();
         std::println!("{}: {kind:?}, {} bytes, {elf:x?}", path.display(), file.len());
-        assert!(elf.pvh_entry().is_ok());
+        let (ramdisk_len, ram_bytes) = (Some(16 << 20), 256 << 20);
+        let guest = Guest { kernel: &elf, ramdisk_len, cmdline: "console=hvc0", ram_bytes, vcpus: 4, flags: 0 };
+        let start = Start::build(&guest).unwrap();
+        assert_eq!(start.registers.regs.rip, u64::from(elf.pvh_entry().unwrap()));
         tried += 1;
     }
     assert!(tried > 0, "EUXEN_TEST_KERNELS names a folder without kernels");
