@@ -13,7 +13,7 @@ use model::{config, emul};
 use sync::place::Root;
 use sync::{Cx, Once};
 
-use crate::build::{Builder, Progress, Source};
+use crate::builder::{Builder, Progress, Source};
 use crate::{console, run, time};
 
 static OPTIONS: Once<Options> = Once::new();
@@ -39,7 +39,11 @@ pub fn settings(command_line: &str) -> Settings {
     let _ = OPTIONS.set(Options::parse(command_line));
     let options = options();
     let wanted = (0..2).find(|&n| options.console.com[n]);
-    let serial = wanted.and_then(|n| options.com[n]).map(|uart| (uart.io_base, uart.baud.unwrap_or(115_200)));
+    // Without `com1=` the port is the PC's own, at 115,200 baud.
+    let serial = wanted.map(|n| match options.com[n] {
+        Some(uart) => (uart.io_base, uart.baud.unwrap_or(115_200)),
+        None => ([0x3f8, 0x2f8][n], 115_200),
+    });
     let level = match options.loglvl.always {
         Level::None => log::LevelFilter::Off,
         Level::Error => log::LevelFilter::Error,
@@ -63,7 +67,6 @@ pub fn run() -> ! {
         Ok(hw::Vendor::Svm) => log::info!("virtualization by AMD-V and nested paging"),
         Err(missing) => log::warn!("no PVH domains: the machine has no {}; {}", missing.feature, missing.advice),
     }
-    hw::enable_this_cpu();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::main_loop);
     let mut cx = Cx::root();
     start_domains(&mut cx);
@@ -142,11 +145,23 @@ fn dom0_config(cmdline: String) -> DomainConfig {
         cmdline,
         memory_mib: bytes >> 20,
         maxmem_mib: bytes >> 20,
-        vcpus: options().dom0_max_vcpus.unwrap_or(machine::smp::online()).clamp(1, 128),
+        vcpus: dom0_vcpus(),
+        maxvcpus: dom0_vcpus(),
+        kernel: String::new(),
+        ramdisk: None,
+        uuid: None,
         on_poweroff: Action::Destroy,
         on_reboot: Action::Restart,
-        ..DomainConfig::default()
+        on_watchdog: Action::Destroy,
+        on_crash: Action::Destroy,
+        on_soft_reset: Action::Destroy,
     }
+}
+
+/// As many virtual CPUs as there are CPUs, within `dom0_max_vcpus=`.
+fn dom0_vcpus() -> u32 {
+    let (min, max) = options().dom0_max_vcpus.unwrap_or((1, 128));
+    machine::smp::online().clamp(min.clamp(1, 128), max.clamp(min.clamp(1, 128), 128))
 }
 
 fn build(cx: &mut Cx<'_, Root>, source: Source) {
@@ -157,7 +172,8 @@ fn build(cx: &mut Cx<'_, Root>, source: Source) {
             Ok(Progress::Done) => return,
             Err(error) => {
                 log::error!("({}) is not started: {error}", builder.name());
-                crate::domain::life::relinquish_all(cx, builder.abandon(cx));
+                let begun = builder.abandon(cx);
+                crate::domain::life::relinquish_all(cx, begun);
                 return;
             }
         }

@@ -5,7 +5,7 @@
 extern crate alloc;
 
 pub mod boot;
-mod build;
+mod builder;
 mod console;
 mod domain;
 mod events;

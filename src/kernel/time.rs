@@ -9,9 +9,7 @@ use machine::percpu::{MAX_CPUS, this_cpu};
 use machine::{cpu, time};
 use model::ids::CpuId;
 use model::sched::Key;
-use model::time::pvclock::{Clock, Scale, TimeInfo};
-use model::time::queue::{Handle, TimerQueue};
-use model::time::wallclock::{RtcFields, WallClock};
+use model::time::{Clock, Handle, RtcFields, Scale, TimeInfo, TimerQueue, WallClock};
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once};
 

@@ -24,7 +24,7 @@ use sync::place::{self, Root};
 use sync::{Cx, Lock};
 
 use super::{Domain, attention};
-use crate::build::{Builder, Progress, Source};
+use crate::builder::{Builder, Progress, Source};
 use crate::hvm::emulate;
 use crate::run::Running;
 use crate::{console, domain, events, sched};

@@ -24,7 +24,7 @@ use sync::{Cx, Lock};
 pub use shared::Shared;
 pub use vcpu::{Areas, Context, Start, StartState, Vcpu, VcpuState, attention};
 
-use crate::build::Source;
+use crate::builder::Source;
 use life::Life;
 use memory::Memory;
 

@@ -10,8 +10,7 @@ use abi::xen::{SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::PinnedFrame;
 use model::evtchn::{EvtchnPort, SharedBits};
 use model::ids::VcpuId;
-use model::time::pvclock::TimeInfo;
-use model::time::wallclock::WallClock;
+use model::time::{TimeInfo, WallClock};
 use sync::Once;
 
 const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);

@@ -3,7 +3,7 @@
 use machine::exit::{CrAccess, Length};
 use machine::virt::{GuestMsr, Virt};
 use model::emul::ControlOp;
-use model::policy::{ControlPolicy, Controls};
+use model::policy::control::{ControlPolicy, Controls};
 use model::regs::{Cr0, Event, SegmentName};
 use sync::Cx;
 use sync::place::Root;

@@ -45,7 +45,8 @@ pub fn instruction(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         Outcome::Done { .. } | Outcome::Again => next,
         Outcome::Fault(fault) => deliver(run, fault),
         Outcome::Unhandled => {
-            log::warn!("({}) {}: {instruction} is not emulated: #UD", run.domain.name, run.id);
+            let mnemonic = instruction.mnemonic();
+            log::warn!("({}) {}: {mnemonic:?} is not emulated: #UD", run.domain.name, run.id);
             inject(run, Event::UD)
         }
     }

@@ -3,7 +3,7 @@
 pub mod apic;
 mod control;
 mod cpuid;
-mod emulate;
+pub mod emulate;
 pub mod events;
 pub mod exit;
 mod io;

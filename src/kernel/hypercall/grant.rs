@@ -86,13 +86,8 @@ fn set_version(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
 fn get_version(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let ptr = GuestPtr::<GetVersion>::new(at);
     let mut arg = ptr.read(cx, run)?;
-    arg.status = match own(cx, run, arg.dom) {
-        Ok(()) => {
-            arg.version = cx.lock(&run.domain.grants).0.version();
-            GNTST_OKAY
-        }
-        Err(status) => status.raw(),
-    };
+    domain::own_from_guest(cx, &run.domain, arg.dom)?;
+    arg.version = cx.lock(&run.domain.grants).0.version();
     ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)
 }
