@@ -1,30 +1,181 @@
 //! From a machine that is ready to domains that run.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use machine::start::{self, Settings};
-use machine::{cpu, mem};
+use machine::{hw, mem};
+use model::config::cmdline::{Level, Options};
+use model::config::modules::{self, Dom0};
+use model::config::xl::{self, Action, DomainConfig};
+use model::ids::DomId;
+use model::{config, emul};
+use sync::place::Root;
+use sync::{Cx, Once};
+
+use crate::builder::{Builder, Progress, Source};
+use crate::{console, run, time};
+
+static OPTIONS: Once<Options> = Once::new();
+
+/// The hypervisor's command line.
+pub fn command_line() -> &'static str {
+    start::boot_info().command_line()
+}
+
+fn options() -> &'static Options {
+    OPTIONS.get().expect("the command line is read before anything else")
+}
+
+/// Memory above this byte is left alone (`mem=`). Called before there is a heap.
+pub fn memory_limit(command_line: &str) -> u64 {
+    let word = command_line.split_whitespace().find_map(|word| word.strip_prefix("mem="));
+    word.and_then(config::cmdline::size).unwrap_or(u64::MAX)
+}
 
 /// Reads the operator's wishes for the machine itself.
-pub fn settings(command_line: &'static str) -> Settings {
-    Settings {
-        serial: Some((0x3f8, 115_200)),
-        screen: true,
-        level: log::LevelFilter::Info,
-        memory_limit: u64::MAX,
-        reboot: !command_line.split_whitespace().any(|word| word == "noreboot"),
-    }
+pub fn settings(command_line: &str) -> Settings {
+    // Set once, by the first CPU.
+    let _ = OPTIONS.set(Options::parse(command_line));
+    let options = options();
+    let wanted = (0..2).find(|&n| options.console.com[n]);
+    // Without `com1=` the port is the PC's own, at 115,200 baud.
+    let serial = wanted.map(|n| match options.com[n] {
+        Some(uart) => (uart.io_base, uart.baud.unwrap_or(115_200)),
+        None => ([0x3f8, 0x2f8][n], 115_200),
+    });
+    let level = match options.loglvl.always {
+        Level::None => log::LevelFilter::Off,
+        Level::Error => log::LevelFilter::Error,
+        Level::Warning | Level::Info => log::LevelFilter::Info,
+        Level::All => log::LevelFilter::Trace,
+    };
+    Settings { serial, screen: options.console.vga, level, reboot: !options.noreboot }
 }
 
 /// Starts everything, on the first CPU.
 pub fn run() -> ! {
-    log::info!("Euxen {}", env!("CARGO_PKG_VERSION"));
+    log::info!("Euxen {}: {}", env!("CARGO_PKG_VERSION"), command_line());
+    for warning in &options().warnings {
+        log::warn!("{warning}");
+    }
     log::info!("{} MiB of RAM, {} MiB free", start::ram() >> 20, mem::frames::free_frames() >> 8);
-    start::start_others(256, idle);
-    log::info!("nothing to run");
-    idle()
+    emul::prepare();
+    time::start();
+    match hw::vendor() {
+        Ok(hw::Vendor::Vmx) => log::info!("virtualization by VT-x and EPT"),
+        Ok(hw::Vendor::Svm) => log::info!("virtualization by AMD-V and nested paging"),
+        Err(missing) => log::warn!("no PVH domains: the machine has no {}; {}", missing.feature, missing.advice),
+    }
+    start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::main_loop);
+    let mut cx = Cx::root();
+    start_domains(&mut cx);
+    console::focus_first(&mut cx);
+    run::main_loop()
 }
 
-fn idle() -> ! {
+/// Builds what the boot modules ask for. What is wrong is said, and the rest starts.
+fn start_domains(cx: &mut Cx<'_, Root>) {
+    let modules: Vec<_> = start::boot_info().modules().collect();
+    let strings: Vec<&str> = modules.iter().map(|module| modules::string(module.string)).collect();
+    let bytes: Vec<&'static [u8]> = modules.iter().map(start::module_bytes).collect();
+    let parsed: Vec<(usize, Option<DomainConfig>)> =
+        modules::configs(&strings).into_iter().map(|n| (n, read_config(modules::name(strings[n]), bytes[n]))).collect();
+    let references: Vec<_> = parsed.iter().map(|(n, config)| (*n, config.as_ref())).collect();
+    let plan = match modules::plan(&strings, &references) {
+        Ok(plan) => plan,
+        Err(error) => return log::error!("{error}"),
+    };
+    match plan.dom0 {
+        Dom0::None => {}
+        Dom0::Unknown => log::warn!("the first module is not started: a configuration that may refer to it has an error"),
+        Dom0::Start { .. } if !options().dom0.pvh => {
+            log::error!(
+                "the first module is a kernel for a PV initial domain, which is not built yet: \
+                 add dom0=pvh to Euxen's line, or start domains from xl.cfg modules"
+            );
+            log::error!("stopped");
+            return;
+        }
+        Dom0::Start { kernel, ramdisk, cmdline } => {
+            let config = dom0_config(cmdline);
+            build(cx, Source {
+                config,
+                id: Some(DomId(0)),
+                kernel: bytes[kernel],
+                ramdisk: ramdisk.map(|n| bytes[n]),
+            });
+        }
+    }
+    for domain in plan.domains {
+        match domain {
+            Err(error) => log::error!("{error}"),
+            Ok(domain) => {
+                let config = parsed.iter().find(|(n, _)| *n == domain.config).and_then(|(_, config)| config.clone());
+                if let Some(config) = config {
+                    let ramdisk = domain.ramdisk.map(|n| bytes[n]);
+                    build(cx, Source { config, id: None, kernel: bytes[domain.kernel], ramdisk });
+                }
+            }
+        }
+    }
+}
+
+fn read_config(name: &str, file: &[u8]) -> Option<DomainConfig> {
+    match xl::parse(file) {
+        Ok(parsed) => {
+            parsed.warnings.iter().for_each(|warning| log::warn!("{name}: {warning}"));
+            Some(parsed.config)
+        }
+        Err(error) => {
+            log::error!("{name}: {error}");
+            None
+        }
+    }
+}
+
+/// The initial domain's configuration: from the command line, with Xen's defaults where that is silent.
+fn dom0_config(cmdline: String) -> DomainConfig {
+    let free = mem::frames::free_frames() * 4096;
+    let size = options().dom0_mem.size.map(|amount| amount.of(free));
+    // Xen leaves itself a sixteenth, at most 128 MiB; so do we.
+    let bytes = size.unwrap_or(free - (free / 16).min(128 << 20));
+    DomainConfig {
+        name: String::from("Domain-0"),
+        cmdline,
+        memory_mib: bytes >> 20,
+        maxmem_mib: bytes >> 20,
+        vcpus: dom0_vcpus(),
+        maxvcpus: dom0_vcpus(),
+        kernel: String::new(),
+        ramdisk: None,
+        uuid: None,
+        on_poweroff: Action::Destroy,
+        on_reboot: Action::Restart,
+        on_watchdog: Action::Destroy,
+        on_crash: Action::Destroy,
+        on_soft_reset: Action::Destroy,
+    }
+}
+
+/// As many virtual CPUs as there are CPUs, within `dom0_max_vcpus=`.
+fn dom0_vcpus() -> u32 {
+    let (min, max) = options().dom0_max_vcpus.unwrap_or((1, 128));
+    machine::smp::online().clamp(min.clamp(1, 128), max.clamp(min.clamp(1, 128), 128))
+}
+
+fn build(cx: &mut Cx<'_, Root>, source: Source) {
+    let mut builder = Builder::new(source);
     loop {
-        cpu::wait_for_interrupt();
+        match builder.step(cx) {
+            Ok(Progress::More) => {}
+            Ok(Progress::Done) => return,
+            Err(error) => {
+                log::error!("({}) is not started: {error}", builder.name());
+                let begun = builder.abandon(cx);
+                crate::domain::life::relinquish_all(cx, begun);
+                return;
+            }
+        }
     }
 }

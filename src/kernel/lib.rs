@@ -5,3 +5,13 @@
 extern crate alloc;
 
 pub mod boot;
+mod builder;
+mod console;
+mod domain;
+mod events;
+mod guest_memory;
+mod hvm;
+mod hypercall;
+mod run;
+mod sched;
+mod time;

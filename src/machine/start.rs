@@ -2,14 +2,16 @@
 
 use core::arch::{asm, global_asm};
 
+use model::addr::MachineAddr;
 use model::ids::CpuId;
 use model::regions::Span;
 use spin::Once;
 
 use crate::acpi::Topology;
-use crate::boot::{BootInfo, symbols};
+use crate::boot::{BootInfo, Module, symbols};
 use crate::cpu::{self, descriptors, trap};
 use crate::irq::{self, ioapic, lapic, pic};
+use crate::mem::layout;
 use crate::{console, mem, smp, time};
 
 global_asm!(include_str!("../../boot/header.S"));
@@ -43,10 +45,18 @@ pub struct Settings {
     pub screen: bool,
     /// What is logged.
     pub level: log::LevelFilter,
-    /// Memory above this byte is left alone.
-    pub memory_limit: u64,
     /// Restart after a panic.
     pub reboot: bool,
+}
+
+/// What the caller of [`start`] decides.
+pub struct Wishes {
+    /// Above which byte memory is left alone, by the command line. Called without a heap.
+    pub memory_limit: fn(&str) -> u64,
+    /// The rest, by the command line.
+    pub settings: fn(&str) -> Settings,
+    /// What to go on with.
+    pub then: fn() -> !,
 }
 
 /// Brings up the first CPU and goes on with `then` on its own stack.
@@ -54,26 +64,26 @@ pub struct Settings {
 /// # Safety
 /// Called once, by the entry code, with the loader's information at physical address `info`, the image at `loaded`,
 /// the boot page tables loaded and interrupts off.
-pub unsafe fn start(info: u64, loaded: u64, settings: fn(&'static str) -> Settings, then: fn() -> !) -> ! {
+pub unsafe fn start(info: u64, loaded: u64, wishes: &Wishes) -> ! {
     trap::prepare_idt();
     // SAFETY: by the caller.
     let info = match unsafe { BootInfo::take(info) } {
         Ok(info) => BOOT.call_once(|| info),
         Err(error) => stop(error),
     };
-    let settings = settings(info.command_line());
-    open_console(&settings);
     let symbols = symbols::spans(info);
     let kept = info.modules().map(|module| module.span);
     let kept = kept.chain(symbols.into_iter().flat_map(|(symbols, strings)| [symbols, strings]));
     // SAFETY: by the caller; this is the one call.
-    let ram = unsafe { mem::set_up(info.ram(), kept, loaded, settings.memory_limit) };
+    let ram = unsafe { mem::set_up(info.ram(), kept, loaded, (wishes.memory_limit)(info.command_line())) };
     let Some(ram) = ram else { stop("the firmware reports too little RAM below 4 GiB to start") };
     RAM.call_once(|| ram);
     if let Some((table, strings)) = symbols.filter(|(a, b)| is_ram(*a) && is_ram(*b)) {
         // SAFETY: both were kept out of the allocator and lie in RAM that the direct map has.
         unsafe { symbols::keep(table, strings) };
     }
+    let settings = (wishes.settings)(info.command_line());
+    open_console(&settings);
     let Some(top) = mem::first_block() else { stop("there is no memory for the first CPU's stacks") };
     // SAFETY: the new stack is mapped and empty; nothing on the old one is used again but through statics.
     unsafe {
@@ -84,7 +94,7 @@ pub unsafe fn start(info: u64, loaded: u64, settings: fn(&'static str) -> Settin
             "ud2",
             top = in(reg) top,
             on = sym on_own_stack,
-            in("rdi") then,
+            in("rdi") wishes.then,
             in("rsi") u64::from(settings.screen),
             options(noreturn)
         );
@@ -129,8 +139,21 @@ extern "C" fn on_own_stack(then: fn() -> !, with_screen: u64) -> ! {
     then()
 }
 
-/// Ends before there is anything to run.
+/// The bytes of a boot module, which stay in RAM for good; none if the loader put it where there is no RAM.
+pub fn module_bytes(module: &Module) -> &'static [u8] {
+    if !is_ram(module.span) {
+        return &[];
+    }
+    let from = layout::direct(MachineAddr::new(module.span.start));
+    // SAFETY: the span was kept out of the allocator, lies in RAM that the direct map has, and nobody writes it.
+    unsafe { core::slice::from_raw_parts(from, module.span.len() as usize) }
+}
+
+/// Ends before there is anything to run; on the first serial port where no console is open yet.
 fn stop(why: &str) -> ! {
+    if !console::is_open() {
+        console::open_serial(0x3f8, 115_200);
+    }
     console::print_forced(format_args!("(euxen) error: {why}\n"));
     cpu::stop()
 }

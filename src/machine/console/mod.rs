@@ -18,9 +18,11 @@ struct Console {
     serial: Option<Uart16550<PioBackend>>,
     screen: Option<screen::Screen>,
     ring: ring::Ring,
+    /// Whose line is not ended yet, if one is not.
+    open_line: Option<u32>,
 }
 
-static CONSOLE: Mutex<Console> = Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new() });
+static CONSOLE: Mutex<Console> = Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new(), open_line: None });
 
 /// How often a full transmitter is asked before the byte is given up: a port that is not there must not hang us.
 const PATIENCE: u32 = 200_000;
@@ -34,6 +36,14 @@ impl Console {
         self.send(byte);
         if let Some(screen) = &mut self.screen {
             screen.put(byte);
+        }
+    }
+
+    /// Ends a line that somebody else has begun.
+    fn break_line(&mut self, owner: Option<u32>) {
+        if self.open_line.is_some() && self.open_line != owner {
+            self.put(b'\n');
+            self.open_line = None;
         }
     }
 
@@ -67,6 +77,11 @@ pub fn open_serial(base: u16, baud: u32) -> bool {
     is_open
 }
 
+/// Whether there is a serial console.
+pub fn is_open() -> bool {
+    CONSOLE.lock().serial.is_some()
+}
+
 /// Writes to the screen from now on, too. Says whether it is of a kind that we can write to.
 pub fn open_screen(framebuffer: Framebuffer) -> bool {
     let screen = screen::Screen::open(framebuffer);
@@ -87,16 +102,29 @@ pub fn read() -> Option<u8> {
     CONSOLE.lock().serial.as_mut()?.try_receive_byte().ok()
 }
 
-/// Writes bytes as they are, in one piece.
-pub fn write(bytes: &[u8]) {
+/// Writes a line, or a part of one, with a prefix at its start. Parts of one `owner` join to a line as long as nobody
+/// else writes.
+pub fn line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
     let mut console = CONSOLE.lock();
+    console.break_line(Some(owner));
+    if console.open_line.is_none() {
+        // The console itself never fails.
+        let _ = write!(console, "({prefix}) ");
+    }
     bytes.iter().for_each(|&byte| console.put(byte));
+    console.open_line = Some(owner);
+    if is_end {
+        console.put(b'\n');
+        console.open_line = None;
+    }
 }
 
 /// Writes formatted text in one piece.
 pub fn print(text: fmt::Arguments<'_>) {
     // The console itself never fails.
-    let _ = CONSOLE.lock().write_fmt(text);
+    let mut console = CONSOLE.lock();
+    console.break_line(None);
+    let _ = console.write_fmt(text);
 }
 
 /// Writes formatted text even when the lock is held by a CPU that has been stopped.

@@ -4,8 +4,12 @@ pub mod frames;
 pub mod heap;
 pub mod layout;
 pub mod map;
+mod nested;
 mod owned;
+mod pinned;
 mod setup;
 
+pub use nested::NestedTables;
 pub use owned::OwnedPages;
+pub use pinned::PinnedFrame;
 pub use setup::{first_block, image_phys, low_page, set_up};

@@ -40,14 +40,15 @@ pub use send::Sent;
 pub use table::{Channels, Closed, Status};
 
 use crate::ids::{DomId, VcpuId};
+use abi::Errno;
+use abi::xen::{VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU};
 use core::fmt;
 
 /// Ports that the two-level layout has room for with 64-bit words: 64 * 64.
 pub const NR_PORTS: u32 = 4096;
 /// Bits in a word of the shared page, and words that one selector covers.
 pub const BITS_PER_WORD: u32 = 64;
-/// VIRQ numbers that exist (`NR_VIRQS`).
-pub const NR_VIRQS: u32 = 24;
+pub use abi::xen::NR_VIRQS;
 /// Virtual CPUs that a table can serve, Xen's `HVM_MAX_VCPUS`.
 pub const MAX_VCPUS: u32 = 128;
 /// The peer that [`Channels::status`] names for a port whose other end is the hypervisor (`DOMID_XEN`).
@@ -130,6 +131,21 @@ pub enum Error {
     Unsupported,
 }
 
+impl From<Error> for Errno {
+    fn from(error: Error) -> Errno {
+        match error {
+            Error::BadPort | Error::BadState | Error::BadVirq | Error::BadPeer | Error::Dying | Error::TooMany => {
+                Errno::EINVAL
+            }
+            Error::NoVcpu => Errno::ENOENT,
+            Error::VirqBound => Errno::EEXIST,
+            Error::Full => Errno::ENOSPC,
+            Error::NoMemory => Errno::ENOMEM,
+            Error::Unsupported => Errno::ENOSYS,
+        }
+    }
+}
+
 /// Whom an operation asks the caller to wake.
 ///
 /// `upcall` names the virtual CPU whose `evtchn_upcall_pending` went from clear to set: it gets its callback
@@ -176,9 +192,5 @@ pub trait SharedBits {
 
 /// Whether one VIRQ serves the whole domain (bound on virtual CPU 0, movable) or each virtual CPU has its own.
 pub const fn virq_is_global(virq: u32) -> bool {
-    const TIMER: u32 = 0;
-    const DEBUG: u32 = 1;
-    const XENOPROF: u32 = 7;
-    const XENPMU: u32 = 13;
-    !matches!(virq, TIMER | DEBUG | XENOPROF | XENPMU)
+    !matches!(virq, VIRQ_TIMER | VIRQ_DEBUG | VIRQ_XENOPROF | VIRQ_XENPMU)
 }

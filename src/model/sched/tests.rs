@@ -147,7 +147,9 @@ fn an_affinity_that_forbids_the_current_cpu_moves_the_virtual_cpu() {
 #[test]
 fn a_removed_virtual_cpu_is_gone_and_its_key_free() {
     let mut s = policy(1, 3);
-    (0..3).for_each(|key| drop(s.unpause(Key(key), 0)));
+    for key in 0..3 {
+        let _ = s.unpause(Key(key), 0);
+    }
     assert_eq!(s.remove(Key(1)), Ok(()));
     assert_eq!(s.wake(Key(1), 0), Wake::None);
     assert_eq!(step(&mut s, C0, 0).0, Some(0));

@@ -184,7 +184,9 @@ mod tests {
     #[test]
     fn equal_deadlines_keep_their_order() {
         let mut queue = TimerQueue::new();
-        (0..10).for_each(|n| drop(queue.add(5, n).unwrap()));
+        for n in 0..10 {
+            queue.add(5, n).unwrap();
+        }
         assert_eq!(
             core::iter::from_fn(|| queue.pop_due(5)).map(|t| t.1).collect::<Vec<_>>(),
             (0..10).collect::<Vec<_>>()

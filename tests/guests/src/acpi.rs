@@ -32,11 +32,15 @@ impl Table {
     }
 }
 
-/// The tables that the XSDT lists.
+/// The tables that the XSDT lists, or the RSDT where there is none.
 pub fn tables(rsdp: u64) -> impl Iterator<Item = Table> {
-    let xsdt = Table { addr: mem::read(rsdp + 24) };
-    let count = if xsdt.addr == 0 { 0 } else { xsdt.len().saturating_sub(36) / 8 };
-    (0..count).map(move |i| Table { addr: mem::read(xsdt.addr + 36 + i * 8) })
+    let xsdt = if mem::peek8(rsdp + 15) >= 2 { mem::read(rsdp + 24) } else { 0 };
+    let (root, entry) = if xsdt != 0 { (xsdt, 8) } else { (u64::from(mem::read::<u32>(rsdp + 16)), 4) };
+    let count = Table { addr: root }.len().saturating_sub(36) / entry;
+    (0..count).map(move |i| {
+        let at = root + 36 + i * entry;
+        Table { addr: if entry == 8 { mem::read(at) } else { u64::from(mem::read::<u32>(at)) } }
+    })
 }
 
 /// The table of this signature.

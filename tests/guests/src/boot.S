@@ -29,7 +29,7 @@ pvh_start:
     cld
     movl %ebx, %esi
 
-    # 4 GiB mapped one to one in pages of 2 MiB; the first 2 MiB in pages of 4 KiB without page 0.
+    # 4 GiB mapped one to one in pages of 2 MiB; the first 2 MiB in pages of 4 KiB.
     movl $boot_pdpt + 3, boot_pml4
     movl $boot_pd + 3, %eax
     xorl %ecx, %ecx
@@ -48,8 +48,8 @@ pvh_start:
     jne 1b
     movl $boot_pt + 3, boot_pd
 
-    movl $0x1003, %eax
-    movl $1, %ecx
+    movl $3, %eax
+    xorl %ecx, %ecx
 1:  movl %eax, boot_pt(,%ecx,8)
     addl $4096, %eax
     incl %ecx
@@ -202,7 +202,7 @@ gdt_pointer:
 
     .section .bss.boot, "aw", @nobits
     .balign 4096
-    .global boot_pml4, boot_pd
+    .global boot_pml4, boot_pt
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_pd:   .skip 4 * 4096

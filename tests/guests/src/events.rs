@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use abi::event_channel::*;
 use abi::hvm_params::{HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_IRQ_TYPE_SHIFT, HVM_PARAM_CALLBACK_TYPE_VECTOR};
 use abi::memory::{AddToPhysmap, XENMAPSPACE_SHARED_INFO, XENMEM_ADD_TO_PHYSMAP};
-use abi::xen::{DOMID_SELF, SharedInfo, VcpuInfo};
 use abi::nr;
+use abi::xen::{DOMID_SELF, SharedInfo, VcpuInfo};
 
 use crate::hypercall::{self, Ret};
 use crate::mem;
@@ -70,7 +70,11 @@ pub fn clear(port: u32) {
 /// Sets or clears the port's mask bit, without a hypercall.
 pub fn set_mask(port: u32, masked: bool) {
     let bit = 1 << (port % 64);
-    if masked { mask_word(port).fetch_or(bit, SeqCst) } else { mask_word(port).fetch_and(!bit, SeqCst) };
+    if masked {
+        mask_word(port).fetch_or(bit, SeqCst)
+    } else {
+        mask_word(port).fetch_and(!bit, SeqCst)
+    };
 }
 
 /// The port's mask bit.

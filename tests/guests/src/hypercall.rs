@@ -46,9 +46,6 @@ impl fmt::Display for Ret {
 /// Finds the hypervisor's CPUID leaves and the processor's hypercall instruction.
 pub fn init() {
     IS_AMD.store(cpu::is_amd(), Relaxed);
-    if cpu::cpuid(1, 0).ecx >> 31 == 0 {
-        return;
-    }
     let signature = [cpuid::XEN_CPUID_SIGNATURE_EBX, cpuid::XEN_CPUID_SIGNATURE_ECX, cpuid::XEN_CPUID_SIGNATURE_EDX];
     for base in (cpuid::XEN_CPUID_FIRST_LEAF..cpuid::XEN_CPUID_FIRST_LEAF + 0x1_0000).step_by(0x100) {
         let leaf = cpu::cpuid(base, 0);
@@ -57,6 +54,9 @@ pub fn init() {
             return;
         }
     }
+    // Another machine has interrupt controllers that its firmware left running.
+    cpu::outb(0x21, 0xff);
+    cpu::outb(0xa1, 0xff);
 }
 
 /// First CPUID leaf of the hypervisor, if it is Xen or says so.

@@ -105,8 +105,7 @@ pub fn load() {
 
 /// Loads IDTR.
 pub fn lidt(base: u64, limit: u16) {
-    let pointer: [u16; 5] =
-        [limit, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16];
+    let pointer: [u16; 5] = [limit, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16];
     // SAFETY: the table is the IDT, or the test means the next exception to be the last.
     unsafe { core::arch::asm!("lidt [{}]", in(reg) &pointer, options(readonly, nostack)) };
 }

@@ -70,6 +70,19 @@ pub fn addr_of_mut<T: FromBytes + IntoBytes>(value: &mut T) -> u64 {
     core::ptr::from_mut(value) as u64
 }
 
+unsafe extern "C" {
+    static boot_pt: Page;
+}
+
+/// Maps or unmaps a page below 2 MiB at its own address; page 0 unmapped makes a null pointer bad.
+pub fn map_low_page(page: u64, present: bool) {
+    // SAFETY: only the table's address is taken.
+    let table = unsafe { boot_pt.addr() };
+    poke64(table + page * 8, page << 12 | if present { 3 } else { 0 });
+    // SAFETY: a flush of one translation has no other effect.
+    unsafe { core::arch::asm!("invlpg [{}]", in(reg) page << 12, options(nostack)) };
+}
+
 /// A frame of the guest's own RAM.
 #[repr(C, align(4096))]
 pub struct Page(core::cell::UnsafeCell<[u8; 4096]>);

@@ -25,7 +25,7 @@ fn scale(ticks: u64, info: &VcpuTimeInfo) -> u64 {
         shift @ 0.. => ticks.wrapping_shl(u32::from(shift.unsigned_abs())),
         shift => ticks.wrapping_shr(u32::from(shift.unsigned_abs())),
     };
-    (u128::from(shifted) * u128::from(info.tsc_to_system_mul) >> 32) as u64
+    ((u128::from(shifted) * u128::from(info.tsc_to_system_mul)) >> 32) as u64
 }
 
 /// System time in nanoseconds on the first virtual CPU; the shared page is mapped.

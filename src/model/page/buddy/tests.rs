@@ -110,7 +110,7 @@ proptest! {
                     let Some(block) = block else { continue };
                     let start = block.raw() as usize;
                     let run = start..start + (1 << order);
-                    prop_assert!(start % (1 << order) == 0 && run.end <= limit);
+                    prop_assert!(start.is_multiple_of(1 << order) && run.end <= limit);
                     prop_assert!(free[run.clone()].iter().all(|&free| free));
                     free[run].fill(false);
                     held.push((start, order));

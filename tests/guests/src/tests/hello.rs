@@ -31,7 +31,6 @@ fn start_info(boot: &Boot) {
     check!(boot.info.flags & abi::xen::SIF_INITDOMAIN == 0, "the start info's flags are not the initial domain's";
         "{:#x}", boot.info.flags);
     equal(boot.info.reserved.into(), 0, "the start info's reserved word is zero");
-    check!(boot.addr >= 0x1000, "the start info does not lie in page 0"; "{:#x}", boot.addr);
     println!("cmdline: {}", boot.cmdline);
     for module in boot.modules() {
         println!("module: {:#x} + {:#x}", module.paddr, module.size);
@@ -104,7 +103,10 @@ fn fadt(boot: &Boot, rsdp: u64) {
     check!(flags & 1 << 20 != 0 || facs != 0, "the FADT is hardware-reduced or has a FACS"; "{:#x}", flags);
     let (short, long) = (mem::read::<u32>(fadt.addr + 40), mem::read::<u64>(fadt.addr + 140));
     let dsdt = Table { addr: if long != 0 { long } else { short.into() } };
-    check!(dsdt.addr != 0 && dsdt.signature() == *b"DSDT" && dsdt.sum_is_right(), "the DSDT has signature and checksum");
+    check!(
+        dsdt.addr != 0 && dsdt.signature() == *b"DSDT" && dsdt.sum_is_right(),
+        "the DSDT has signature and checksum"
+    );
     check!(in_acpi_memory(boot, dsdt), "the DSDT lies in memory of type ACPI"; "{:#x}", dsdt.addr);
 }
 

@@ -2,7 +2,33 @@
 
 use guest::start::Boot;
 
+mod badregs;
+mod cost;
+mod ends;
+mod events;
 mod hello;
+mod hostile;
+mod lapic;
+mod memory;
+mod smp;
 
-/// Every test by its name on the command line.
-pub const ALL: &[(&str, fn(&Boot))] = &[("hello", hello::run)];
+/// A test's name on the command line, and the test.
+pub type Test = (&'static str, fn(&Boot));
+
+/// Every test.
+pub const ALL: &[Test] = &[
+    ("hello", hello::run),
+    ("cost", cost::run),
+    ("lapic", lapic::run),
+    ("smp", smp::run),
+    ("events", events::run),
+    ("memory", memory::run),
+    ("hostile", hostile::run),
+    ("badregs", badregs::run),
+    ("triple", ends::triple),
+    ("wild", ends::wild),
+    ("haltoff", ends::haltoff),
+    ("spin", ends::spin),
+    ("reboot", ends::reboot),
+    ("crash", ends::crash),
+];

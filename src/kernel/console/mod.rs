@@ -1,0 +1,232 @@
+//! The domains' consoles: their output, line by line with the domain's name, and who has the input.
+
+mod keys;
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use abi::console::XenconsInterface;
+use abi::xen::VIRQ_CONSOLE;
+use machine::mem::PinnedFrame;
+use model::evtchn::{EvtchnPort, Wake};
+use model::ids::{DomId, VcpuId};
+use sync::Cx;
+use sync::place::before;
+
+use crate::domain::{self, Domain};
+use crate::events;
+
+/// The number of the console among the hypervisor's ends of event channels.
+pub const SERVICE: u8 = 1;
+
+/// Bytes of the rings (`xen/include/public/io/console.h`).
+const OUT: u32 = 2048;
+const IN: u32 = 1024;
+/// Bytes of an output line that is never ended.
+const MAX_LINE: usize = 512;
+/// Input bytes kept while the ring is full.
+const MAX_INPUT: usize = 256;
+
+/// A domain's console.
+pub struct Guest {
+    ring: Option<PinnedFrame>,
+    port: Option<EvtchnPort>,
+    line: Vec<u8>,
+    input: VecDeque<u8>,
+}
+
+impl Guest {
+    /// With its ring and port, if it has them.
+    pub fn new(ring: Option<PinnedFrame>, port: Option<EvtchnPort>) -> Self {
+        Self { ring, port, line: Vec::new(), input: VecDeque::new() }
+    }
+
+    /// Takes what the guest has put into its output ring, at most the ring's size.
+    fn drain(&mut self) -> Option<Vec<u8>> {
+        let ring = self.ring.as_ref()?;
+        let consumer = ring.word(offset_of!(XenconsInterface, out_cons));
+        let producer = ring.word(offset_of!(XenconsInterface, out_prod)).load(Ordering::Acquire);
+        let from = consumer.load(Ordering::Relaxed);
+        let count = producer.wrapping_sub(from).min(OUT);
+        let bytes = (0..count).map(|n| {
+            let at = (from.wrapping_add(n) & (OUT - 1)) as usize;
+            ring.byte(offset_of!(XenconsInterface, output) + at).load(Ordering::Relaxed)
+        });
+        let bytes: Vec<u8> = bytes.collect();
+        consumer.store(producer, Ordering::Release);
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Puts pending input into the ring as far as there is room. Says whether anything went.
+    fn feed(&mut self) -> bool {
+        let Some(ring) = &self.ring else { return false };
+        let producer = ring.word(offset_of!(XenconsInterface, in_prod));
+        let consumed = ring.word(offset_of!(XenconsInterface, in_cons)).load(Ordering::Acquire);
+        let from = producer.load(Ordering::Relaxed);
+        let room = IN.saturating_sub(from.wrapping_sub(consumed));
+        let mut at = from;
+        for byte in self.input.drain(..(room as usize).min(self.input.len())) {
+            ring.byte(offset_of!(XenconsInterface, input) + (at & (IN - 1)) as usize).store(byte, Ordering::Relaxed);
+            at = at.wrapping_add(1);
+        }
+        producer.store(at, Ordering::Release);
+        at != from
+    }
+}
+
+/// Who has the input: a domain's number, or this for the hypervisor.
+const HYPERVISOR: u32 = u32::MAX;
+static FOCUS: AtomicU32 = AtomicU32::new(HYPERVISOR);
+/// A domain has input that its ring had no room for.
+static HAS_INPUT: AtomicBool = AtomicBool::new(false);
+/// Times that Ctrl-A was typed in a row.
+static ESCAPES: AtomicU32 = AtomicU32::new(0);
+const CTRL_A: u8 = 1;
+
+fn has_focus(domain: &Domain) -> bool {
+    FOCUS.load(Ordering::Relaxed) == u32::from(domain.id.0)
+}
+
+/// Prints what a domain says: whole lines, and what it has of a line at once if it has the input.
+pub fn guest_write<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, bytes: &[u8]) {
+    let (mut console, _) = cx.lock(&domain.console);
+    let focused = has_focus(domain);
+    for &byte in bytes {
+        match byte {
+            b'\n' => {
+                machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, true);
+                console.line.clear();
+            }
+            b'\r' => {}
+            0x20.. | b'\t' | 0x08 => console.line.push(byte),
+            0x1b if focused => console.line.push(byte),
+            _ => {}
+        }
+        if console.line.len() >= MAX_LINE {
+            machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, false);
+            console.line.clear();
+        }
+    }
+    if focused && !console.line.is_empty() {
+        machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, false);
+        console.line.clear();
+    }
+}
+
+/// The guest has told its console port.
+pub fn notified<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, service: u8) {
+    if service != SERVICE {
+        return;
+    }
+    let (output, fed) = {
+        let (mut console, _) = cx.lock(&domain.console);
+        (console.drain(), console.feed())
+    };
+    if let Some(bytes) = &output {
+        guest_write(cx, domain, bytes);
+    }
+    if output.is_some() || fed {
+        notify(cx, domain);
+    }
+}
+
+/// Tells the guest that its rings have moved.
+fn notify<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>) {
+    let Some(port) = cx.lock(&domain.console).0.port else { return };
+    let wake = cx.lock(&domain.channels).0.raise_service(port, &domain.shared);
+    events::act(cx, domain, Wake { service: None, ..wake });
+}
+
+/// What could not be done at once is tried again.
+pub fn poll<P: before::DomainList>(cx: &mut Cx<P>) {
+    if !HAS_INPUT.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    for domain in domain::all(cx) {
+        give(cx, &domain, &[]);
+    }
+}
+
+/// Something was typed.
+pub fn input<P: before::DomainList>(cx: &mut Cx<P>) {
+    let mut typed = Vec::new();
+    while let Some(byte) = machine::console::read() {
+        if byte == CTRL_A && ESCAPES.fetch_add(1, Ordering::Relaxed) == 2 {
+            ESCAPES.store(0, Ordering::Relaxed);
+            switch(cx);
+            typed.clear();
+            continue;
+        }
+        if byte != CTRL_A {
+            ESCAPES.store(0, Ordering::Relaxed);
+        }
+        typed.push(byte);
+    }
+    let focus = FOCUS.load(Ordering::Relaxed);
+    if focus == HYPERVISOR {
+        typed.into_iter().filter(|&byte| byte != CTRL_A).for_each(|key| keys::press(cx, key));
+    } else if let Some(domain) = u16::try_from(focus).ok().and_then(|id| domain::find(cx, DomId(id))) {
+        give(cx, &domain, &typed);
+    }
+}
+
+fn give<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, typed: &[u8]) {
+    let (fed, left) = {
+        let (mut console, _) = cx.lock(&domain.console);
+        let room = MAX_INPUT.saturating_sub(console.input.len());
+        console.input.extend(typed.iter().take(room));
+        (console.feed(), !console.input.is_empty())
+    };
+    if left {
+        HAS_INPUT.store(true, Ordering::Relaxed);
+    }
+    if fed {
+        notify(cx, domain);
+    }
+    if domain.id == DomId(0) && !typed.is_empty() {
+        events::raise_virq(cx, domain, VcpuId(0), VIRQ_CONSOLE);
+    }
+}
+
+/// `CONSOLEIO_read`: input that the ring has not taken.
+pub fn read_input<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, count: usize) -> Vec<u8> {
+    let (mut console, _) = cx.lock(&domain.console);
+    let count = count.min(console.input.len());
+    console.input.drain(..count).collect()
+}
+
+fn set_focus<P: before::DomainList>(cx: &mut Cx<P>, id: u32) {
+    FOCUS.store(id, Ordering::Relaxed);
+    let name = u16::try_from(id).ok().and_then(|id| domain::find(cx, DomId(id))).map(|domain| domain.name.clone());
+    let who = name.map_or(String::from("Euxen"), |name| alloc::format!("({name})"));
+    log::info!("*** Serial input to {who} (type 'CTRL-a' three times to switch input)");
+}
+
+/// The input goes to the next domain, and from the last one to the hypervisor.
+fn switch<P: before::DomainList>(cx: &mut Cx<P>) {
+    let now = FOCUS.load(Ordering::Relaxed);
+    let ids = domain::all(cx).into_iter().map(|domain| u32::from(domain.id.0));
+    let next = ids.into_iter().find(|&id| now == HYPERVISOR || id > now).unwrap_or(HYPERVISOR);
+    set_focus(cx, next);
+}
+
+/// If the hypervisor has the input, the first domain gets it.
+pub fn focus_first<P: before::DomainList>(cx: &mut Cx<P>) {
+    if FOCUS.load(Ordering::Relaxed) == HYPERVISOR
+        && let Some(first) = domain::all(cx).first()
+    {
+        set_focus(cx, u32::from(first.id.0));
+    }
+}
+
+/// A domain is gone: its last line is ended, and the input goes on.
+pub fn forget<P: before::DomainList>(cx: &mut Cx<P>, id: DomId) {
+    if FOCUS.load(Ordering::Relaxed) == u32::from(id.0) {
+        let next = domain::all(cx).into_iter().find(|domain| domain.id != id);
+        set_focus(cx, next.map_or(HYPERVISOR, |domain| u32::from(domain.id.0)));
+    }
+}

@@ -1,0 +1,322 @@
+//! How domains end, and what becomes of them.
+//!
+//! ```text
+//!   runs --end--> ended --all virtual CPUs off--> relinquishing --memory gone--> destroyed --restart--> building --> runs
+//!                   | preserve
+//!                   v
+//!                 stays
+//! ```
+//!
+//! Whatever takes long is done in bounded steps by [`work`], which every CPU's loop calls.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use abi::sched::*;
+use machine::exit::Exit;
+use machine::irq::{self, pending};
+use machine::percpu::this_cpu;
+use machine::virt::{GuestMsr, Virt};
+use model::addr::{Gfn, GuestPhys};
+use model::config::xl::Action;
+use sync::place::{self, Root};
+use sync::{Cx, Lock};
+
+use super::{Domain, attention};
+use crate::builder::{Builder, Progress, Source};
+use crate::hvm::emulate;
+use crate::run::Running;
+use crate::{console, domain, events, sched};
+
+/// Every way in which a domain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It asked for it, with a `SHUTDOWN_*` code.
+    Asked(u32),
+    /// A triple fault, which resets a PC.
+    TripleFault,
+    /// It executed, or walked page tables, where it has no memory.
+    NoMemory {
+        /// The guest-physical address.
+        at: GuestPhys,
+        /// By an instruction fetch.
+        is_fetch: bool,
+    },
+    /// A hardware task switch.
+    TaskSwitch,
+    /// The processor refused its state.
+    EntryFailed {
+        /// See [`Exit::EntryFailed`].
+        code: u64,
+        /// See [`Exit::EntryFailed`].
+        info: u64,
+    },
+    /// An exit that Euxen does not know.
+    UnknownExit {
+        /// See [`Exit::Unknown`].
+        code: u64,
+        /// See [`Exit::Unknown`].
+        info: u64,
+    },
+}
+
+impl Death {
+    /// The `SHUTDOWN_*` code that decides what becomes of the domain.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Asked(code) => code,
+            // As Xen's default for `HVM_PARAM_TRIPLE_FAULT_REASON`.
+            Self::TripleFault => SHUTDOWN_REBOOT,
+            _ => SHUTDOWN_CRASH,
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Asked(SHUTDOWN_POWEROFF) => write!(f, "powered off"),
+            Self::Asked(SHUTDOWN_REBOOT) => write!(f, "asked for a reboot"),
+            Self::Asked(SHUTDOWN_CRASH) => write!(f, "reported its own crash"),
+            Self::Asked(SHUTDOWN_WATCHDOG) => write!(f, "was ended by its watchdog"),
+            Self::Asked(code) => write!(f, "asked for shutdown code {code}"),
+            Self::TripleFault => write!(f, "triple fault: an exception could not be delivered by its IDT"),
+            Self::NoMemory { at, is_fetch: true } => write!(f, "executed at guest-physical {at}, where it has no memory"),
+            Self::NoMemory { at, .. } => write!(f, "its page tables lead to guest-physical {at}, where it has no memory"),
+            Self::TaskSwitch => write!(f, "hardware task switch, which is not emulated"),
+            Self::EntryFailed { code, info } => write!(f, "the processor refused its state (code {code:#x}, {info:#x})"),
+            Self::UnknownExit { code, info } => write!(f, "unknown exit (code {code:#x}, {info:#x})"),
+        }
+    }
+}
+
+/// Whether a domain runs.
+#[derive(Default)]
+pub struct Life {
+    /// Set once, by the first virtual CPU that ends the domain.
+    has_ended: AtomicBool,
+    /// One more than the `SHUTDOWN_*` code; 0 for none.
+    code: AtomicU32,
+    /// What becomes of it has been decided: it stays as it is.
+    is_preserved: AtomicBool,
+}
+
+impl Life {
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+    /// `SCHEDOP_shutdown_code`: the code of a later end, set once.
+    pub fn set_code(&self, code: u32) {
+        let _ = self.code.compare_exchange(0, code.saturating_add(1), Ordering::AcqRel, Ordering::Relaxed);
+    }
+    /// The code of the end.
+    pub fn code(&self) -> Option<u32> {
+        self.code.load(Ordering::Acquire).checked_sub(1)
+    }
+}
+
+/// There may be something for [`work`].
+static HAS_WORK: AtomicBool = AtomicBool::new(false);
+
+/// What [`work`] is at.
+enum Job {
+    /// A domain gives its memory back, from this guest frame on.
+    Relinquish { domain: Arc<Domain>, from: Gfn, has_memory: bool },
+    /// A domain is made again.
+    Build(alloc::boxed::Box<Builder>),
+}
+
+static JOB: Lock<place::Domctl, Option<Job>> = Lock::new(None);
+
+/// Frames that one step gives back.
+const FRAMES_PER_STEP: u32 = 1024;
+
+/// Ends the domain of the running virtual CPU, which does not go on.
+pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
+    let domain = run.domain.clone();
+    if domain.life.has_ended.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    domain.life.set_code(why.code());
+    report(cx, run, why);
+    for vcpu in &domain.vcpus {
+        vcpu.note(attention::SCHEDULE);
+        sched::pause(cx, vcpu.key);
+    }
+    HAS_WORK.store(true, Ordering::Release);
+    irq::note(this_cpu(), pending::KICK);
+}
+
+/// Says on the console why a domain ended; with registers and what it did last unless it was asked for.
+fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
+    let (domain, id) = (&run.domain, run.id);
+    log::info!("({}) {} ended: {id} {why}", domain.name, domain.id);
+    if matches!(why, Death::Asked(SHUTDOWN_POWEROFF | SHUTDOWN_REBOOT)) {
+        return;
+    }
+    let (r, hw) = (&run.context.regs, &run.context.hw);
+    let say = |line: fmt::Arguments<'_>| log::info!("({})   {line}", domain.name);
+    if let Some(exit) = run.context.last_exit.filter(|exit| !matches!(exit, Exit::Host)) {
+        say(format_args!("last exit {exit:?}"));
+    }
+    say(format_args!("rip {:016x} rflags {:08x} rsp {:016x} cpl {}", r.rip, r.rflags, r.rsp, hw.cpl()));
+    say(format_args!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", r.rax, r.rbx, r.rcx, r.rdx));
+    say(format_args!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", r.rsi, r.rdi, r.rbp, r.r8));
+    say(format_args!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", r.r9, r.r10, r.r11, r.r12));
+    say(format_args!("r13 {:016x} r14 {:016x} r15 {:016x}", r.r13, r.r14, r.r15));
+    let efer = hw.msr(GuestMsr::Efer);
+    say(format_args!("cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {efer:x}", hw.cr(0), hw.cr(2), hw.cr(3), hw.cr(4)));
+    let (bytes, count) = emulate::code_bytes(cx, run);
+    say(format_args!("code {:02x?}", &bytes[..count]));
+    for (number, argument) in run.context.remembered() {
+        let name = crate::hypercall::table::find(number).map_or("not built", |entry| entry.name);
+        say(format_args!("before that hypercall {number} ({name}), first argument {argument:#x}"));
+    }
+}
+
+/// A bounded step of whatever takes long, if there is any. One CPU at a time does it.
+pub fn work(cx: &mut Cx<'_, Root>) {
+    if !HAS_WORK.load(Ordering::Acquire) {
+        return;
+    }
+    let Some(mut job) = JOB.try_lock() else { return };
+    if job.is_none() {
+        *job = next(cx);
+    }
+    match job.take() {
+        Some(current) => {
+            *job = step(cx, current);
+            irq::note(this_cpu(), pending::KICK);
+        }
+        // What ended just now set the flag before its virtual CPUs are off: look again when they are.
+        None => HAS_WORK.store(waits(cx), Ordering::Release),
+    }
+}
+
+/// Whether a domain has ended whose virtual CPUs are not off yet.
+fn waits(cx: &mut Cx<'_, Root>) -> bool {
+    let mut ended = domain::all(cx).into_iter().filter(|domain| domain.life.has_ended());
+    ended.any(|domain| !domain.life.is_preserved.load(Ordering::Relaxed))
+}
+
+/// The next domain that has ended and that no CPU runs any more.
+fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
+    for domain in domain::all(cx) {
+        let is_new = domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed);
+        if !is_new || !domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key)) {
+            continue;
+        }
+        if matches!(action(&domain), Action::Preserve) {
+            domain.life.is_preserved.store(true, Ordering::Relaxed);
+            log::info!("({}) is preserved, as its configuration says", domain.name);
+            continue;
+        }
+        stop(cx, &domain);
+        return Some(Job::Relinquish { domain, from: Gfn::new(0), has_memory: true });
+    }
+    None
+}
+
+/// What the configuration says for this end.
+fn action(domain: &Domain) -> Action {
+    let config = &domain.config.config;
+    match domain.life.code() {
+        Some(SHUTDOWN_POWEROFF) => config.on_poweroff,
+        Some(SHUTDOWN_REBOOT) => config.on_reboot,
+        Some(SHUTDOWN_WATCHDOG) => config.on_watchdog,
+        _ => config.on_crash,
+    }
+}
+
+fn is_restart(action: Action) -> bool {
+    matches!(action, Action::Restart | Action::RenameRestart | Action::CoredumpRestart)
+}
+
+/// Takes a domain off all lists but its own memory's.
+fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
+    domain::withdraw(cx, domain.id);
+    console::forget(cx, domain.id);
+    cx.lock(&domain.channels).0.set_dying();
+    let mut from = 0;
+    loop {
+        let closed = cx.lock(&domain.channels).0.close_next(from, &domain.shared);
+        let Some((next, closed)) = closed else { break };
+        events::after_close(cx, closed);
+        from = next;
+    }
+    for vcpu in &domain.vcpus {
+        let (mut state, mut cx) = cx.lock(&vcpu.state);
+        let state = &mut *state;
+        for timer in [&mut state.singleshot, &mut state.periodic, &mut state.poll, &mut state.apic_timer] {
+            timer.stop(&mut cx);
+        }
+    }
+    for vcpu in &domain.vcpus {
+        *cx.lock(&vcpu.context).0 = None;
+        sched::release(cx, vcpu.key);
+    }
+}
+
+fn step(cx: &mut Cx<'_, Root>, job: Job) -> Option<Job> {
+    match job {
+        Job::Relinquish { domain, from, has_memory: true } => {
+            let next = cx.lock(&domain.memory).0.relinquish(from, FRAMES_PER_STEP);
+            Some(match next {
+                Some(from) => Job::Relinquish { domain, from, has_memory: true },
+                None => Job::Relinquish { domain, from, has_memory: false },
+            })
+        }
+        Job::Relinquish { domain, from, has_memory: false } => {
+            if !cx.lock(&domain.memory).0.free_tables(64) {
+                return Some(Job::Relinquish { domain, from, has_memory: false });
+            }
+            destroyed(cx, domain)
+        }
+        Job::Build(mut builder) => match builder.step(cx) {
+            Ok(Progress::More) => Some(Job::Build(builder)),
+            Ok(Progress::Done) => {
+                console::focus_first(cx);
+                None
+            }
+            Err(error) => {
+                log::error!("({}) cannot be started again: {error}", builder.name());
+                builder.abandon(cx).map(|domain| Job::Relinquish { domain, from: Gfn::new(0), has_memory: true })
+            }
+        },
+    }
+}
+
+/// The memory is back; what is left goes with the last reference.
+fn destroyed(cx: &mut Cx<'_, Root>, domain: Arc<Domain>) -> Option<Job> {
+    let restart = is_restart(action(&domain)) && domain.life.code().is_some();
+    let (name, source): (_, Source) = (domain.name.clone(), domain.config.clone());
+    drop(domain);
+    if restart {
+        log::info!("({name}) starts again");
+        return Some(Job::Build(alloc::boxed::Box::new(Builder::new(source))));
+    }
+    drop(source);
+    log::info!("({name}) is destroyed; {} KiB free", free_kib());
+    if domain::all(cx).is_empty() {
+        log::info!("no domain is left; `R` at the console restarts the machine");
+    }
+    None
+}
+
+/// Gives back the memory of a domain that was never published, at once.
+pub fn relinquish_all(cx: &mut Cx<'_, Root>, domain: Option<Arc<Domain>>) {
+    let Some(domain) = domain else { return };
+    let (mut memory, _) = cx.lock(&domain.memory);
+    let mut from = Gfn::new(0);
+    while let Some(next) = memory.relinquish(from, u32::MAX) {
+        from = next;
+    }
+    while !memory.free_tables(usize::MAX) {}
+}
+
+/// Free memory in KiB.
+pub fn free_kib() -> u64 {
+    machine::mem::frames::free_frames() * 4
+}

@@ -1,0 +1,206 @@
+//! A domain's memory: which frames it owns, and where it has them.
+//!
+//! Each frame that a domain owns has the owner's own reference, and one more for each place in the p2m. Both are
+//! dropped only after the flush that taking the frame out of the p2m asks for: an operation therefore gives back what
+//! is to be [`dropped`](Dropped) by [`super::flush`].
+
+use alloc::vec::Vec;
+
+use abi::errno::Errno;
+use machine::hw::Vendor;
+use machine::mem::{NestedTables, PinnedFrame, frames};
+use model::addr::{Gfn, Mfn};
+use model::ids::DomId;
+use model::p2m::{Found, Kind, P2m, Refused, Size, Taken};
+use model::paging::Flush;
+use model::pvh::MapEntry;
+
+/// A domain's memory.
+pub struct Memory {
+    owner: DomId,
+    p2m: P2m,
+    /// Frames of RAM that it owns.
+    pages: u64,
+    /// Frames of RAM that it may own.
+    max_pages: u64,
+    /// Frames that it owns for other ends: `shared_info`, the grant table. They are not given up with their place.
+    special: Vec<Mfn>,
+    /// What `XENMEM_memory_map` tells.
+    map: Vec<MapEntry>,
+}
+
+/// A frame taken out of the p2m, to be let go after the flush.
+#[must_use]
+pub struct Dropped {
+    mfn: Mfn,
+    /// With the owner's own reference.
+    whole: bool,
+}
+
+impl Dropped {
+    /// Drops the references.
+    pub fn let_go(self) {
+        frames::put(self.mfn);
+        if self.whole {
+            // Refused if a hostile guest has raced with itself to give the frame up twice: once is enough.
+            let _ = frames::release(self.mfn);
+        }
+    }
+}
+
+impl Memory {
+    /// No memory yet; `None` when there is none for the root table.
+    pub fn new(owner: DomId, vendor: Vendor, largest: Size, max_pages: u64, map: Vec<MapEntry>) -> Option<Self> {
+        let p2m = P2m::new(&mut NestedTables, vendor.nested(), largest)?;
+        Some(Self { owner, p2m, pages: 0, max_pages, special: Vec::new(), map })
+    }
+
+    /// The root of the nested page tables.
+    pub fn root(&self) -> Mfn {
+        self.p2m.root()
+    }
+    /// Frames of RAM that it owns.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+    /// Frames of RAM that it may own.
+    pub fn max_pages(&self) -> u64 {
+        self.max_pages
+    }
+    /// The highest guest frame that was ever there.
+    pub fn max_gfn(&self) -> Gfn {
+        self.p2m.max_gfn().unwrap_or(Gfn::new(0))
+    }
+    /// What `XENMEM_memory_map` tells.
+    pub fn map(&self) -> &[MapEntry] {
+        &self.map
+    }
+
+    /// The machine frame of a guest frame that is ordinary memory and may be read, or written too.
+    #[inline]
+    pub fn ram(&self, gfn: Gfn, for_writing: bool) -> Option<Mfn> {
+        let entry = self.p2m.get(&NestedTables, gfn).entry()?;
+        (entry.kind.is_ram() && (!for_writing || entry.kind.is_writable())).then_some(entry.mfn)
+    }
+
+    /// Whether there is anything at a guest frame.
+    pub fn is_hole(&self, gfn: Gfn) -> bool {
+        matches!(self.p2m.get(&NestedTables, gfn), Found::Hole { .. })
+    }
+
+    /// Adds `2^order` new frames of zeros at a place that is a hole.
+    pub fn populate(&mut self, gfn: Gfn, order: u8) -> Result<(), Errno> {
+        let count = 1u64 << order;
+        if self.pages + count > self.max_pages {
+            return Err(Errno::ENOMEM);
+        }
+        if (0..count).any(|n| gfn.checked_add(n).is_none_or(|gfn| !self.is_hole(gfn))) {
+            return Err(Errno::EINVAL);
+        }
+        let mfn = frames::allocate(self.owner, order, None).ok_or(Errno::ENOMEM)?;
+        match self.place(gfn, mfn, order) {
+            Ok(flush) => {
+                debug_assert_eq!(flush, Flush::None, "a hole has no translations");
+                self.pages += count;
+                Ok(())
+            }
+            Err(errno) => {
+                for n in 0..count {
+                    let _ = frames::release(Mfn::new(mfn.raw() + n));
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    /// Puts frames of the domain's own at a place, with a reference for each.
+    fn place(&mut self, gfn: Gfn, mfn: Mfn, order: u8) -> Result<Flush, Errno> {
+        let frame = |n| Mfn::new(mfn.raw() + n);
+        for n in 0..1 << order {
+            if frames::get_owned(frame(n), self.owner).is_err() {
+                (0..n).for_each(|n| drop(frames::put(frame(n))));
+                return Err(Errno::EINVAL);
+            }
+        }
+        match self.p2m.set_entry(&mut NestedTables, gfn, order, mfn, Kind::RamRw) {
+            Ok(step) => Ok(step.flush),
+            Err(refused) => {
+                let done = if let Refused::OutOfMemory(step) = refused { step.done } else { 0 };
+                // What was placed before memory ran out stays placed, and keeps its references.
+                (done..1 << order).for_each(|n| drop(frames::put(frame(n))));
+                Err(if let Refused::NoSuchGfn = refused { Errno::EINVAL } else { Errno::ENOMEM })
+            }
+        }
+    }
+
+    /// A frame of zeros for another end than RAM, pinned.
+    pub fn new_special(&mut self) -> Result<PinnedFrame, Errno> {
+        let mfn = frames::allocate(self.owner, 0, None).ok_or(Errno::ENOMEM)?;
+        self.special.push(mfn);
+        PinnedFrame::get(mfn, self.owner).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Puts a special frame at a place. What was there before is given back, to be let go after the flush.
+    pub fn map_special(&mut self, gfn: Gfn, mfn: Mfn) -> Result<Option<Dropped>, Errno> {
+        let old = self.p2m.get(&NestedTables, gfn).entry();
+        let _ = self.place(gfn, mfn, 0)?; // a replaced entry asks for the flush that `old` stands for
+        Ok(old.map(|entry| self.dropped(entry.mfn)))
+    }
+
+    /// Takes a guest frame away. `None` if there was none.
+    pub fn remove(&mut self, gfn: Gfn) -> Result<Option<Dropped>, Errno> {
+        let Some(entry) = self.p2m.get(&NestedTables, gfn).entry() else { return Ok(None) };
+        if self.p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).is_err() {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(Some(self.dropped(entry.mfn)))
+    }
+
+    /// Takes a guest frame away but keeps it owned: it is about to get another place.
+    pub fn unplace(&mut self, gfn: Gfn) -> Result<(Mfn, Dropped), Errno> {
+        let mfn = self.ram(gfn, true).ok_or(Errno::EINVAL)?;
+        self.p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
+        Ok((mfn, Dropped { mfn, whole: false }))
+    }
+
+    fn dropped(&mut self, mfn: Mfn) -> Dropped {
+        let whole = !self.special.contains(&mfn);
+        if whole {
+            self.pages = self.pages.saturating_sub(1);
+        }
+        Dropped { mfn, whole }
+    }
+
+    /// A bounded step of the domain's end, with none of its virtual CPUs running any more: about `budget` entries from
+    /// guest frame `from` on. `None` when all memory but the tables is gone.
+    pub fn relinquish(&mut self, from: Gfn, budget: u32) -> Option<Gfn> {
+        let mut from = from;
+        let mut left = i64::from(budget);
+        while left > 0 {
+            match self.p2m.take_next(&mut NestedTables, from, 64) {
+                Taken::Entry(gfn, entry) => {
+                    for n in 0..1 << entry.order {
+                        self.dropped(Mfn::new(entry.mfn.raw() + n)).let_go();
+                    }
+                    left -= 1 << entry.order;
+                    from = gfn;
+                }
+                Taken::More(gfn) => {
+                    left -= 16;
+                    from = gfn;
+                }
+                Taken::Empty => return None,
+            }
+        }
+        Some(from)
+    }
+
+    /// The last step: the tables and what was kept for other ends. `false` while some are left.
+    pub fn free_tables(&mut self, budget: usize) -> bool {
+        for mfn in self.special.drain(..) {
+            // Refused only where it was released before, which nothing does.
+            let _ = frames::release(mfn);
+        }
+        self.p2m.free(&mut NestedTables, budget)
+    }
+}

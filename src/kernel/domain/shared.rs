@@ -1,0 +1,140 @@
+//! The pages that a domain and the hypervisor both write: `shared_info`, and where each `vcpu_info` is.
+//!
+//! Offsets are those of `xen/include/public/xen.h` for 64-bit guests.
+
+use alloc::vec::Vec;
+use core::mem::offset_of;
+use core::sync::atomic::{Ordering, fence};
+
+use abi::xen::{SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
+use machine::mem::PinnedFrame;
+use model::evtchn::{EvtchnPort, SharedBits};
+use model::ids::VcpuId;
+use model::time::{TimeInfo, WallClock};
+use sync::Once;
+
+const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
+const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
+const UPCALL: usize = offset_of!(VcpuInfo, evtchn_upcall_pending);
+const SELECTOR: usize = offset_of!(VcpuInfo, evtchn_pending_sel);
+const TIME: usize = offset_of!(VcpuInfo, time);
+
+/// The shared pages of a domain.
+pub struct Shared {
+    info: PinnedFrame,
+    /// Where `VCPUOP_register_vcpu_info` put each `vcpu_info`: the frame and the offset in it.
+    moved: Vec<Once<(PinnedFrame, usize)>>,
+}
+
+impl Shared {
+    /// With `shared_info` in this frame, for so many virtual CPUs.
+    pub fn new(info: PinnedFrame, nr_vcpus: u32) -> Self {
+        Self { info, moved: (0..nr_vcpus).map(|_| Once::new()).collect() }
+    }
+
+    /// The frame of `shared_info`.
+    pub fn frame(&self) -> &PinnedFrame {
+        &self.info
+    }
+
+    /// Where the `vcpu_info` of a virtual CPU is; `None` if it has none yet.
+    fn vcpu_info(&self, vcpu: VcpuId) -> Option<(&PinnedFrame, usize)> {
+        if let Some((frame, offset)) = self.moved.get(vcpu.0 as usize).and_then(Once::get) {
+            return Some((frame, *offset));
+        }
+        (vcpu.0 < XEN_LEGACY_MAX_VCPUS).then(|| (&self.info, vcpu.0 as usize * size_of::<VcpuInfo>()))
+    }
+
+    /// Moves the `vcpu_info` of a virtual CPU to its new place, with what it holds; can be done once. The caller has
+    /// checked that it lies in the frame and is aligned to 8.
+    pub fn move_vcpu_info(&self, vcpu: VcpuId, frame: PinnedFrame, offset: usize) -> bool {
+        let Some(cell) = self.moved.get(vcpu.0 as usize).filter(|cell| cell.get().is_none()) else { return false };
+        let mut bytes = [0; size_of::<VcpuInfo>()];
+        match self.vcpu_info(vcpu) {
+            Some((old, at)) => old.read(at, &mut bytes),
+            // One without a `vcpu_info` so far takes no upcalls: as in Xen it starts with them masked.
+            None => bytes[offset_of!(VcpuInfo, evtchn_upcall_mask)] = 1,
+        }
+        frame.write(offset, &bytes);
+        cell.set((frame, offset)).is_ok()
+    }
+
+    /// Whether the virtual CPU has an upcall to take.
+    #[inline]
+    pub fn has_upcall(&self, vcpu: VcpuId) -> bool {
+        self.vcpu_info(vcpu).is_some_and(|(frame, at)| frame.byte(at + UPCALL).load(Ordering::Acquire) != 0)
+    }
+
+    /// Whether one of these ports is pending (an aid of `SCHEDOP_poll`).
+    pub fn write_time(&self, vcpu: VcpuId, time: &TimeInfo) {
+        if let Some((frame, at)) = self.vcpu_info(vcpu) {
+            write_time(frame, at + TIME, time);
+        }
+    }
+
+    /// Tells the domain the time of day at system time zero.
+    pub fn write_wall_clock(&self, clock: &WallClock) {
+        let version = self.info.word(offset_of!(SharedInfo, wc_version));
+        version.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let seconds = clock.sec();
+        self.info.word(offset_of!(SharedInfo, wc_sec)).store(seconds as u32, Ordering::Relaxed);
+        self.info.word(offset_of!(SharedInfo, wc_sec_hi)).store((seconds >> 32) as u32, Ordering::Relaxed);
+        self.info.word(offset_of!(SharedInfo, wc_nsec)).store(clock.nsec(), Ordering::Relaxed);
+        version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Writes a `vcpu_time_info` by its version protocol: odd while it changes.
+pub fn write_time(frame: &PinnedFrame, at: usize, time: &TimeInfo) {
+    let version = frame.word(at + offset_of!(VcpuTimeInfo, version));
+    version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let long = |field: usize, value: u64| frame.long(at + field).store(value, Ordering::Relaxed);
+    long(offset_of!(VcpuTimeInfo, tsc_timestamp), time.tsc_timestamp);
+    long(offset_of!(VcpuTimeInfo, system_time), time.system_time);
+    frame.word(at + offset_of!(VcpuTimeInfo, tsc_to_system_mul)).store(time.tsc_to_system_mul, Ordering::Relaxed);
+    frame.byte(at + offset_of!(VcpuTimeInfo, tsc_shift)).store(time.tsc_shift as u8, Ordering::Relaxed);
+    frame.byte(at + offset_of!(VcpuTimeInfo, flags)).store(time.flags, Ordering::Relaxed);
+    version.store((version.load(Ordering::Relaxed) | 1).wrapping_add(1), Ordering::Release);
+}
+
+impl SharedBits for Shared {
+    fn set_pending(&self, port: EvtchnPort) -> bool {
+        set_bit(&self.info, PENDING, port)
+    }
+    fn clear_pending(&self, port: EvtchnPort) {
+        clear_bit(&self.info, PENDING, port);
+    }
+    fn is_pending(&self, port: EvtchnPort) -> bool {
+        test_bit(&self.info, PENDING, port)
+    }
+    fn is_masked(&self, port: EvtchnPort) -> bool {
+        test_bit(&self.info, MASK, port)
+    }
+    fn clear_mask(&self, port: EvtchnPort) -> bool {
+        clear_bit(&self.info, MASK, port)
+    }
+    fn set_selector(&self, vcpu: VcpuId, word: u32) -> bool {
+        let Some((frame, at)) = self.vcpu_info(vcpu) else { return true };
+        frame.long(at + SELECTOR).fetch_or(1 << word, Ordering::SeqCst) & 1 << word != 0
+    }
+    fn set_upcall_pending(&self, vcpu: VcpuId) -> bool {
+        let Some((frame, at)) = self.vcpu_info(vcpu) else { return true };
+        frame.byte(at + UPCALL).swap(1, Ordering::SeqCst) != 0
+    }
+}
+
+fn set_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
+    let bit = 1 << port.bit();
+    frame.long(array + port.word() as usize * 8).fetch_or(bit, Ordering::SeqCst) & bit != 0
+}
+
+fn clear_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
+    let bit = 1 << port.bit();
+    frame.long(array + port.word() as usize * 8).fetch_and(!bit, Ordering::SeqCst) & bit != 0
+}
+
+fn test_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
+    frame.long(array + port.word() as usize * 8).load(Ordering::SeqCst) & 1 << port.bit() != 0
+}

@@ -1,0 +1,153 @@
+//! A virtual CPU: what only its own physical CPU touches, and what others may.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use machine::cpu::extended::Extended;
+use machine::exit::Exit;
+use machine::hw::HwVcpu;
+use machine::virt::Window;
+use model::addr::GuestVirt;
+use model::chip::lapic::Lapic;
+use model::ids::{CpuId, VcpuId};
+use model::pvh::Registers;
+use model::regs::Regs;
+use model::sched::Key;
+use sync::{Lock, place};
+
+use crate::time::Timer;
+
+/// What a virtual CPU has to look at before it enters the guest again, as bits of [`Vcpu::attention`].
+pub mod attention {
+    /// Its local APIC may have an interrupt for it.
+    pub const APIC: u32 = 1 << 0;
+    /// An NMI waits.
+    pub const NMI: u32 = 1 << 1;
+    /// It was told to start, or to wait for that (INIT).
+    pub const START: u32 = 1 << 2;
+    /// Its domain ends or pauses: the scheduler is asked again.
+    pub const SCHEDULE: u32 = 1 << 3;
+}
+
+/// A virtual CPU.
+pub struct Vcpu {
+    /// Its number within the domain.
+    pub id: VcpuId,
+    /// How the scheduler knows it.
+    pub key: Key,
+    /// What others may touch.
+    pub state: Lock<place::Vcpu, VcpuState>,
+    /// The registers, while no CPU has them. A CPU that runs it takes them out and owns them.
+    pub context: Lock<place::Vcpu, Option<Box<Context>>>,
+    /// What it has to look at; see [`attention`].
+    pub attention: AtomicU32,
+    /// Runs, or would if it had something to do: it was started and not taken down.
+    pub is_up: AtomicBool,
+    /// What the guest reads of the TSC beyond the host's, for the CPU on which its APIC timer fires.
+    pub tsc_offset: AtomicU64,
+    /// Exits so far.
+    pub exits: AtomicU32,
+}
+
+impl Vcpu {
+    /// Notes what it has to look at.
+    pub fn note(&self, what: u32) {
+        self.attention.fetch_or(what, Ordering::Release); // pairs with the swap before entry
+    }
+}
+
+/// The part of a virtual CPU that other CPUs reach.
+pub struct VcpuState {
+    /// Its local APIC.
+    pub lapic: Lapic,
+    /// How it will start.
+    pub start: Option<Start>,
+    /// Waits for a start-up message, or for `VCPUOP_up`.
+    pub waits_for_startup: bool,
+    /// Its state was set by `VCPUOP_initialise` or at the domain's start.
+    pub is_initialised: bool,
+    /// `VCPUOP_set_singleshot_timer`, and the one that `set_timer_op` shares with it.
+    pub singleshot: Timer,
+    /// `VCPUOP_set_periodic_timer`.
+    pub periodic: Timer,
+    /// Its period in ns; 0 for none.
+    pub period_ns: u64,
+    /// The timeout of `SCHEDOP_poll`.
+    pub poll: Timer,
+    /// The local APIC's timer.
+    pub apic_timer: Timer,
+    /// What the guest wants kept up to date.
+    pub areas: Areas,
+}
+
+/// Areas in the guest's memory that are written when the virtual CPU is scheduled.
+#[derive(Clone, Copy, Default)]
+pub struct Areas {
+    /// `VCPUOP_register_runstate_memory_area`.
+    pub runstate: Option<GuestVirt>,
+    /// `VCPUOP_register_vcpu_time_memory_area`.
+    pub time: Option<GuestVirt>,
+}
+
+/// The registers with which a virtual CPU starts; all others are as after reset.
+#[expect(missing_docs, reason = "the names are the architecture's")]
+pub struct StartState {
+    pub registers: Registers,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub efer: u64,
+}
+
+/// How a virtual CPU starts.
+pub enum Start {
+    /// With these registers.
+    Registers(Box<StartState>),
+    /// In real mode at this page (SDM 3A 9.4.2).
+    Startup(u8),
+    /// Not at all: INIT came, and it waits.
+    Wait,
+}
+
+/// Hypercalls that are remembered for a crash report.
+pub const REMEMBERED: usize = 8;
+
+/// What only the physical CPU that runs it touches.
+pub struct Context {
+    /// The hardware's part.
+    pub hw: HwVcpu,
+    /// The general registers.
+    pub regs: Regs,
+    /// The vector and floating-point state.
+    pub extended: Extended,
+    /// What the guest reads of the TSC beyond the host's.
+    pub tsc_offset: u64,
+    /// The window that was asked for last.
+    pub window: Window,
+    /// The domain's [`super::Domain::tlb_epoch`] that its translations are of.
+    pub tlb_epoch: u64,
+    /// Where it ran last.
+    pub last_cpu: Option<CpuId>,
+    /// Sleeps in `SCHEDOP_poll`.
+    pub is_polling: bool,
+    /// The last exit that was not a hypercall.
+    pub last_exit: Option<Exit>,
+    /// The last hypercalls: number and first argument.
+    pub hypercalls: [(u64, u64); REMEMBERED],
+    /// Where the next goes.
+    pub next_hypercall: usize,
+}
+
+impl Context {
+    /// Remembers a hypercall.
+    #[inline]
+    pub fn remember(&mut self, number: u64, argument: u64) {
+        self.hypercalls[self.next_hypercall % REMEMBERED] = (number, argument);
+        self.next_hypercall = self.next_hypercall.wrapping_add(1);
+    }
+
+    /// The last hypercalls, the newest first.
+    pub fn remembered(&self) -> impl Iterator<Item = (u64, u64)> {
+        let count = self.next_hypercall.min(REMEMBERED);
+        (1..=count).map(|back| self.hypercalls[(self.next_hypercall - back) % REMEMBERED])
+    }
+}

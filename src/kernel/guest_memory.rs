@@ -1,0 +1,170 @@
+//! Copying from and to a guest's memory: typed handles, by address in the address space of the running virtual CPU.
+//!
+//! Values are read once, into ours. A copy can fail in the middle, with [`Errno::EFAULT`]; what was written by then
+//! stays written, as in Xen.
+
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use abi::errno::Errno;
+use machine::mem::PinnedFrame;
+use machine::virt::{GuestMsr, Virt};
+use model::addr::{Gfn, GuestPhys, GuestVirt, PAGE_SIZE};
+use model::paging::guest::{Access, Fault, Mode, translate};
+use model::regs::{Cr0, Cr4, Efer};
+use sync::place::before;
+use sync::Cx;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::domain::{Context, Domain};
+use crate::run::Running;
+
+/// The part of a page that a copy touches.
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// Takes a reference to the frame behind a guest frame, if it is ordinary memory that may be used in this way.
+pub fn pin<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, gfn: Gfn, for_writing: bool) -> Option<PinnedFrame> {
+    let (memory, _) = cx.lock(&domain.memory);
+    let mfn = memory.ram(gfn, for_writing)?;
+    PinnedFrame::get(mfn, domain.id).ok()
+}
+
+/// Copies from guest-physical memory; `false` where there is none.
+pub fn read_physical<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, from: GuestPhys, out: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < out.len() {
+        let Some(at) = from.checked_add(done as u64) else { return false };
+        let count = (PAGE - at.offset()).min(out.len() - done);
+        let Some(frame) = pin(cx, domain, at.frame(), false) else { return false };
+        frame.read(at.offset(), &mut out[done..done + count]);
+        done += count;
+    }
+    true
+}
+
+/// Copies to guest-physical memory; `false` where there is none that may be written.
+pub fn write_physical<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, to: GuestPhys, bytes: &[u8]) -> bool {
+    let mut done = 0;
+    while done < bytes.len() {
+        let Some(at) = to.checked_add(done as u64) else { return false };
+        let count = (PAGE - at.offset()).min(bytes.len() - done);
+        let Some(frame) = pin(cx, domain, at.frame(), true) else { return false };
+        frame.write(at.offset(), &bytes[done..done + count]);
+        done += count;
+    }
+    true
+}
+
+/// How the guest translates addresses now.
+fn mode(domain: &Domain, context: &Context) -> Mode {
+    Mode {
+        cr0: Cr0::from_bits_retain(context.hw.cr(0)),
+        cr3: context.hw.cr(3),
+        cr4: Cr4::from_bits_retain(context.hw.cr(4)),
+        efer: Efer::from_bits_retain(context.hw.msr(GuestMsr::Efer)),
+        phys_bits: domain.phys_bits,
+        has_gib_pages: domain.has_gib_pages,
+    }
+}
+
+/// Where a linear address of the running virtual CPU leads.
+pub fn walk<P: before::P2m>(
+    cx: &mut Cx<P>,
+    domain: &Domain,
+    context: &Context,
+    at: GuestVirt,
+    access: Access,
+) -> Result<GuestPhys, Fault> {
+    let read = |entry: GuestPhys, len: usize| {
+        let frame = pin(cx, domain, entry.frame(), false)?;
+        let mut bytes = [0; 8];
+        frame.read(entry.offset(), &mut bytes[..len]);
+        Some(u64::from_le_bytes(bytes))
+    };
+    Ok(translate(&mode(domain, context), access, at, read)?.gpa)
+}
+
+/// Copies from the running virtual CPU's linear address space. As for Xen's hypercall arguments, its kernel's rights count.
+pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < out.len() {
+        let at = GuestVirt::new(from.checked_add(done as u64).ok_or(Errno::EFAULT)?);
+        let count = (PAGE - at.offset()).min(out.len() - done);
+        let to = walk(cx, &run.domain, &run.context, at, Access::COPY_IN).map_err(|_| Errno::EFAULT)?;
+        let frame = pin(cx, &run.domain, to.frame(), false).ok_or(Errno::EFAULT)?;
+        frame.read(to.offset(), &mut out[done..done + count]);
+        done += count;
+    }
+    Ok(())
+}
+
+/// Copies to the running virtual CPU's linear address space.
+pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = GuestVirt::new(to.checked_add(done as u64).ok_or(Errno::EFAULT)?);
+        let count = (PAGE - at.offset()).min(bytes.len() - done);
+        let place = walk(cx, &run.domain, &run.context, at, Access::COPY_OUT).map_err(|_| Errno::EFAULT)?;
+        let frame = pin(cx, &run.domain, place.frame(), true).ok_or(Errno::EFAULT)?;
+        frame.write(place.offset(), &bytes[done..done + count]);
+        done += count;
+    }
+    Ok(())
+}
+
+/// A `T` in the guest's memory: an address, not checked yet.
+pub struct GuestPtr<T> {
+    address: u64,
+    of: PhantomData<T>,
+}
+
+impl<T> Clone for GuestPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for GuestPtr<T> {}
+
+impl<T> GuestPtr<T> {
+    /// A handle as the guest gave it.
+    pub fn new(address: u64) -> Self {
+        Self { address, of: PhantomData }
+    }
+
+    /// Whether it is the null handle.
+    pub fn is_null(self) -> bool {
+        self.address == 0
+    }
+
+    /// The `index`th of an array that begins here.
+    pub fn at(self, index: u64) -> Self {
+        let offset = index.wrapping_mul(size_of::<T>() as u64);
+        // One that wraps around leads to a non-canonical address or to the guest's own memory: both are its own affair.
+        Self::new(self.address.wrapping_add(offset))
+    }
+}
+
+impl<T: FromBytes + IntoBytes> GuestPtr<T> {
+    /// Reads it.
+    pub fn read<P: before::P2m>(self, cx: &mut Cx<P>, run: &Running) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        copy_in(cx, run, self.address, value.as_mut_bytes())?;
+        Ok(value)
+    }
+}
+
+impl<T: IntoBytes + Immutable> GuestPtr<T> {
+    /// Writes it.
+    pub fn write<P: before::P2m>(self, cx: &mut Cx<P>, run: &Running, value: &T) -> Result<(), Errno> {
+        copy_out(cx, run, self.address, value.as_bytes())
+    }
+}
+
+/// Reads `len` bytes, at most `limit`.
+pub fn read_bytes<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, len: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    bytes.resize(len, 0);
+    copy_in(cx, run, from, &mut bytes)?;
+    Ok(bytes)
+}

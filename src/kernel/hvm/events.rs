@@ -1,0 +1,190 @@
+//! What a virtual CPU waits for, and what it is given before it enters the guest.
+
+use core::sync::atomic::Ordering;
+
+use machine::exit::Exit;
+use machine::virt::{Virt, Window};
+use model::evtchn::{EvtchnPort, SharedBits};
+use model::regs::{Event, Rflags};
+use model::sched::Key;
+use sync::Cx;
+use sync::place::Root;
+
+use super::{apic, startup};
+use crate::domain::attention;
+use crate::run::{Next, Running};
+use crate::time::Kind;
+use crate::{events, sched, time};
+
+/// After an exit that only says that something may have changed.
+pub fn look_again(run: &mut Running, exit: Exit) -> Next {
+    match exit {
+        Exit::InterruptWindow | Exit::NmiWindow => {
+            run.context.hw.want_window(Window::None);
+            run.context.window = Window::None;
+        }
+        _ => {}
+    }
+    run.vcpu().note(attention::APIC);
+    Next::Enter
+}
+
+/// Before each entry: starts and stops, then the most urgent event.
+#[inline]
+pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    let vcpu = run.vcpu();
+    let mut noted = 0;
+    if vcpu.attention.load(Ordering::Relaxed) != 0 {
+        noted = vcpu.attention.swap(0, Ordering::Acquire); // pairs with `Vcpu::note`
+    }
+    let is_told = noted & attention::START != 0 || !vcpu.is_up.load(Ordering::Relaxed);
+    if noted & attention::SCHEDULE != 0 || (is_told && !startup::apply(cx, run)) {
+        run.vcpu().note(noted & (attention::NMI | attention::APIC));
+        return Next::Schedule;
+    }
+    let has_upcall = has_upcall(run);
+    if noted & (attention::NMI | attention::APIC) != 0 || has_upcall {
+        give(cx, run, noted, has_upcall);
+    }
+    Next::Enter
+}
+
+/// Whether the event-channel upcall is to be delivered. As in Xen, for a guest with a callback vector the upcall flag
+/// is a level: the vector comes as long as the flag is set and the guest takes interrupts.
+#[inline]
+fn has_upcall(run: &Running) -> bool {
+    run.domain.callback_vector.load(Ordering::Relaxed) != 0 && run.domain.shared.has_upcall(run.id)
+}
+
+/// Injects what can be injected, and asks for an exit when the rest can be.
+fn give(cx: &mut Cx<'_, Root>, run: &mut Running, noted: u32, has_upcall: bool) {
+    if noted & attention::NMI != 0 {
+        if run.context.hw.pending().is_none() && run.context.hw.nmis_open() {
+            run.context.hw.inject(Event::Nmi);
+            // The interrupts wait until after the entry that this NMI needs.
+            return wait_for(run, Window::Interrupt, noted & attention::APIC);
+        }
+        return wait_for(run, Window::Nmi, noted);
+    }
+    if has_upcall {
+        if run.context.hw.interrupts_open(&run.context.regs) {
+            let vector = run.domain.callback_vector.load(Ordering::Relaxed);
+            run.context.hw.inject(Event::Interrupt(vector));
+            return wait_for(run, Window::None, noted & attention::APIC);
+        }
+        return wait_for(run, Window::Interrupt, noted & attention::APIC);
+    }
+    apic::sync_cr8(cx, run);
+    let open = run.context.hw.interrupts_open(&run.context.regs);
+    let (vector, more, threshold, cr8) = {
+        let (mut state, _) = cx.lock(&run.vcpu().state);
+        let vector = state.lapic.highest_pending();
+        if let (Some(vector), true) = (vector, open) {
+            state.lapic.acknowledge(vector);
+        }
+        (vector, state.lapic.highest_pending().is_some(), state.lapic.cr8_threshold(), state.lapic.cr8())
+    };
+    if run.context.hw.cr8().is_some() {
+        run.context.hw.set_cr8(cr8, threshold);
+    }
+    match vector {
+        Some(vector) if open => {
+            run.context.hw.inject(Event::Interrupt(vector));
+            let again = if more { attention::APIC } else { 0 };
+            wait_for(run, if more { Window::Interrupt } else { Window::None }, again);
+        }
+        Some(_) => wait_for(run, Window::Interrupt, attention::APIC),
+        None => wait_for(run, Window::None, 0),
+    }
+}
+
+/// Keeps `noted` for the next look, and has the guest exit when `window` opens.
+fn wait_for(run: &mut Running, window: Window, noted: u32) {
+    if noted != 0 {
+        run.vcpu().note(noted);
+    }
+    if run.context.window != window {
+        run.context.window = window;
+        run.context.hw.want_window(window);
+    }
+}
+
+/// Whether something waits for the virtual CPU that ends a HLT.
+fn has_work(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
+    let noted = run.vcpu().attention.load(Ordering::Acquire);
+    has_upcall(run)
+        || noted & (attention::NMI | attention::START | attention::SCHEDULE) != 0
+        || cx.lock(&run.vcpu().state).0.lapic.highest_pending().is_some()
+}
+
+/// HLT. With interrupts off only an NMI or INIT could end it: as in Xen the virtual CPU goes down then.
+pub fn halt(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    let context = &mut *run.context;
+    context.hw.skip(&mut context.regs, len);
+    let is_for_good = run.context.regs.rflags & Rflags::IF.bits() == 0;
+    if is_for_good && run.vcpu().attention.load(Ordering::Acquire) & attention::NMI == 0 {
+        startup::take_down(cx, run);
+        return Next::Schedule;
+    }
+    apic::sync_cr8(cx, run);
+    block(cx, run);
+    Next::Schedule
+}
+
+/// PAUSE in a loop: others go first.
+pub fn pause(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    let context = &mut *run.context;
+    context.hw.skip(&mut context.regs, len);
+    sched::yield_(cx, run.vcpu().key);
+    Next::Schedule
+}
+
+/// Sleeps until there is work.
+pub fn block(cx: &mut Cx<'_, Root>, run: &mut Running) {
+    let key = run.vcpu().key;
+    sched::sleep(cx, key);
+    if has_work(cx, run) {
+        sched::wake(cx, key);
+    }
+}
+
+/// Sleeps in a poll that [`model::evtchn::Channels::poll`] has entered.
+pub fn sleep_polling(cx: &mut Cx<'_, Root>, run: &mut Running, ports: &[EvtchnPort]) {
+    let key = run.vcpu().key;
+    sched::sleep(cx, key);
+    let is_pending = ports.iter().any(|&port| run.domain.shared.is_pending(port));
+    if is_pending || has_work(cx, run) {
+        sched::wake(cx, key);
+    }
+}
+
+/// A virtual CPU that slept in a poll goes on.
+pub fn end_poll(cx: &mut Cx<'_, Root>, run: &Running) {
+    cx.lock(&run.domain.channels).0.stop_polling(run.id);
+    let (mut state, mut cx) = cx.lock(&run.vcpu().state);
+    state.poll.stop(&mut cx);
+}
+
+/// The time of a timer has come.
+pub fn timer(cx: &mut Cx<'_, Root>, key: Key, kind: Kind) {
+    let Some(vcpu) = sched::lookup(cx, key) else { return };
+    match kind {
+        Kind::Singleshot => events::timer(cx, &vcpu.domain, vcpu.id),
+        Kind::Periodic => {
+            {
+                let (mut state, mut cx) = cx.lock(&vcpu.vcpu().state);
+                let next = time::now().saturating_add(state.period_ns);
+                if state.period_ns != 0 {
+                    // Without memory for the timer the ticks end, and the guest sees it.
+                    state.periodic.set(&mut cx, next, (key, Kind::Periodic));
+                }
+            }
+            events::timer(cx, &vcpu.domain, vcpu.id);
+        }
+        Kind::Poll => sched::wake(cx, key),
+        Kind::Apic => {
+            let offset = vcpu.vcpu().tsc_offset.load(Ordering::Relaxed);
+            apic::expired(cx, vcpu.vcpu(), offset);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! From an exit to what is done about it.
+
+use core::sync::atomic::Ordering;
+
+use machine::exit::{Exit, Length};
+use machine::virt::Virt;
+use model::regs::{Event, vector};
+use sync::Cx;
+use sync::place::Root;
+
+use super::{control, cpuid, emulate, events, io, msr};
+use crate::domain::life::{self, Death};
+use crate::hypercall;
+use crate::run::{Next, Running};
+
+/// Does what an exit asks for.
+#[inline]
+pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
+    if let Exit::Hypercall { len: Some(len) } = exit {
+        return hypercall::enter(cx, run, len);
+    }
+    run.context.last_exit = Some(exit);
+    run.vcpu().exits.fetch_add(1, Ordering::Relaxed);
+    match exit {
+        Exit::Host | Exit::InterruptWindow | Exit::NmiWindow | Exit::TprBelowThreshold => events::look_again(run, exit),
+        Exit::Hypercall { len } => with_length(cx, run, len, hypercall::enter),
+        Exit::Cpuid { len } => with_length(cx, run, len, cpuid::execute),
+        Exit::Rdmsr { len } => with_length(cx, run, len, msr::read),
+        Exit::Wrmsr { len } => with_length(cx, run, len, msr::write),
+        Exit::Io(access) => io::handle(cx, run, access),
+        Exit::Cr { access, len } => control::handle(cx, run, access, len),
+        Exit::Hlt { len } => with_length(cx, run, len, events::halt),
+        Exit::Pause { len } => with_length(cx, run, len, events::pause),
+        Exit::Wbinvd { len } => with_length(cx, run, len, skip),
+        Exit::Xsetbv { len } => with_length(cx, run, len, control::xsetbv),
+        Exit::Rdpmc { .. } => inject(run, Event::GP),
+        Exit::Undefined => inject(run, Event::UD),
+        Exit::NestedFault(fault) => emulate::nested_fault(cx, run, fault),
+        Exit::Exception { vector, error } => exception(run, vector, error),
+        Exit::TaskSwitch => end(cx, run, Death::TaskSwitch),
+        Exit::TripleFault => end(cx, run, Death::TripleFault),
+        Exit::EntryFailed { code, info } => end(cx, run, Death::EntryFailed { code, info }),
+        Exit::Unknown { code, info } => end(cx, run, Death::UnknownExit { code, info }),
+    }
+}
+
+/// Ends the guest's domain.
+pub(super) fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) -> Next {
+    life::end(cx, run, why);
+    Next::Schedule
+}
+
+/// Calls `f` with the length of the instruction that exited; where the processor did not tell, it is decoded.
+fn with_length(
+    cx: &mut Cx<'_, Root>,
+    run: &mut Running,
+    len: Length,
+    f: fn(&mut Cx<'_, Root>, &mut Running, u8) -> Next,
+) -> Next {
+    match len {
+        Some(len) => f(cx, run, len),
+        None => match emulate::length(cx, run) {
+            Ok(len) => f(cx, run, len),
+            Err(fault) => emulate::deliver(run, fault),
+        },
+    }
+}
+
+fn skip(_: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    run.context.hw.skip(&mut run.context.regs, len);
+    Next::Enter
+}
+
+/// Delivers an exception at the next entry.
+pub(super) fn inject(run: &mut Running, event: Event) -> Next {
+    run.context.hw.inject(event);
+    Next::Enter
+}
+
+/// Exceptions that are intercepted only so that no loop of them holds the processor: the guest gets them.
+fn exception(run: &mut Running, number: u8, error: Option<u32>) -> Next {
+    let error = if number == vector::AC { Some(0) } else { error };
+    inject(run, Event::Exception { vector: number, error })
+}

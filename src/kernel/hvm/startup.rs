@@ -1,0 +1,275 @@
+//! How virtual CPUs start, by INIT and STARTUP or by `VCPUOP_initialise` and `VCPUOP_up`, and how they go down.
+
+use core::sync::atomic::Ordering;
+
+use abi::errno::Errno;
+use abi::hvm_vcpu::{HvmContext, VCPU_HVM_MODE_32B, VCPU_HVM_MODE_64B, X86_32, X86_64};
+use abi::sched::SHUTDOWN_POWEROFF;
+use machine::virt::{GuestMsr, Virt};
+use model::addr::GuestPhys;
+use model::pvh::Registers;
+use model::regs::{Cr0, Efer, Regs, Segment, SegmentName};
+use sync::Cx;
+use sync::place::{Root, before};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::msr::Fault;
+use crate::domain::life::{self, Death};
+use crate::domain::{Domain, Start, Vcpu, attention};
+use crate::guest_memory::write_physical;
+use crate::run::Running;
+use crate::{domain::StartState, sched, time};
+
+/// The bytes of a hypercall page's entry: `mov eax, number`, VMCALL or VMMCALL, `ret`.
+const ENTRY: usize = 32;
+
+/// Writes a hypercall page (`xen/include/public/arch-x86/cpuid.h`, leaf 2): entry `n` is at byte `32 n`.
+pub fn write_hypercall_page(cx: &mut Cx<'_, Root>, run: &mut Running, at: GuestPhys) -> Result<(), Fault> {
+    // The lower bits are the page's index: there is one.
+    if at.offset() != 0 {
+        return Err(Fault);
+    }
+    let call = match machine::hw::vendor() {
+        Ok(machine::hw::Vendor::Svm) => [0x0f, 0x01, 0xd9],
+        _ => [0x0f, 0x01, 0xc1],
+    };
+    let mut page = [0xcc; 4096];
+    for (number, entry) in (0u32..).zip(page.chunks_exact_mut(ENTRY)) {
+        entry[0] = 0xb8;
+        entry[1..5].copy_from_slice(&number.to_le_bytes());
+        entry[5..8].copy_from_slice(&call);
+        entry[8] = 0xc3;
+    }
+    // IRET is a PV call: #UD.
+    let iret = abi::nr::IRET as usize * ENTRY;
+    page[iret..iret + 2].copy_from_slice(&[0x0f, 0x0b]);
+    if write_physical(cx, &run.domain, at, &page) { Ok(()) } else { Err(Fault) }
+}
+
+/// The registers that a `vcpu_hvm_context` asks for.
+pub fn from_hvm_context(context: &HvmContext) -> Result<StartState, Errno> {
+    match context.mode {
+        VCPU_HVM_MODE_32B => {
+            let (regs, _) = X86_32::read_from_prefix(context.cpu_regs.as_bytes()).map_err(|_| Errno::EINVAL)?;
+            from_32(&regs)
+        }
+        VCPU_HVM_MODE_64B => {
+            let (regs, _) = X86_64::read_from_prefix(context.cpu_regs.as_bytes()).map_err(|_| Errno::EINVAL)?;
+            from_64(&regs)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn segment(selector: u16, base: u32, limit: u32, attributes: u16) -> Segment {
+    Segment { selector, attributes: attributes & 0xfff, limit, base: u64::from(base) }
+}
+
+/// Rules of Xen's `arch_set_info_hvm_guest`: segments that are there, code that is code, a stack that can be written.
+fn check_segments(cs: Segment, ss: Segment, tr: Segment) -> Result<(), Errno> {
+    let is_present = |segment: Segment| segment.attributes & Segment::PRESENT != 0;
+    let is_code = cs.attributes & 0x18 == 0x18;
+    let is_writable_data = ss.attributes & 0x1a == 0x12;
+    let is_busy_tss = matches!(tr.attributes & 0x1f, 0x3 | 0xb);
+    let is_valid = is_present(cs) && is_code && is_present(ss) && is_writable_data && is_busy_tss;
+    if is_valid && cs.dpl() == ss.dpl() { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn from_32(r: &X86_32) -> Result<StartState, Errno> {
+    let cs = segment(0, r.cs_base, r.cs_limit, r.cs_ar);
+    let ss = segment(0, r.ss_base, r.ss_limit, r.ss_ar);
+    let ds = segment(0, r.ds_base, r.ds_limit, r.ds_ar);
+    let es = segment(0, r.es_base, r.es_limit, r.es_ar);
+    let tr = segment(0, r.tr_base, r.tr_limit, r.tr_ar);
+    check_segments(cs, ss, tr)?;
+    // A state that the processor would refuse is refused here.
+    let paging = r.cr0 & 1 << 31 != 0;
+    if (paging && r.cr0 & 1 == 0) || r.efer & Efer::LMA.bits() != 0 || u64::from(r.cr0) & (Cr0::NW | Cr0::CD).bits() == Cr0::NW.bits() {
+        return Err(Errno::EINVAL);
+    }
+    let wide = u64::from;
+    let regs = Regs {
+        rax: wide(r.eax),
+        rcx: wide(r.ecx),
+        rdx: wide(r.edx),
+        rbx: wide(r.ebx),
+        rsp: wide(r.esp),
+        rbp: wide(r.ebp),
+        rsi: wide(r.esi),
+        rdi: wide(r.edi),
+        rip: wide(r.eip),
+        rflags: wide(r.eflags) & 0x0021_7fd7 | 2,
+        ..Regs::default()
+    };
+    let segments = all_segments(cs, ds, es, ss, tr);
+    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(wide(r.cr0)), segments }, cr3: wide(r.cr3), cr4: wide(r.cr4), efer: r.efer })
+}
+
+fn from_64(r: &X86_64) -> Result<StartState, Errno> {
+    // As in Xen: long mode with paging, flat segments.
+    let needed = (Efer::LME | Efer::LMA).bits();
+    let has = |value: u64, bits: u64| value & bits == bits;
+    if !has(r.cr0, (Cr0::PG | Cr0::PE).bits()) || !has(r.cr4, 1 << 5) || !has(r.efer, needed) {
+        return Err(Errno::EINVAL);
+    }
+    let canonical = model::addr::GuestVirt::new(r.rip).is_canonical();
+    if !canonical {
+        return Err(Errno::EINVAL);
+    }
+    let regs = Regs {
+        rax: r.rax,
+        rcx: r.rcx,
+        rdx: r.rdx,
+        rbx: r.rbx,
+        rsp: r.rsp,
+        rbp: r.rbp,
+        rsi: r.rsi,
+        rdi: r.rdi,
+        rip: r.rip,
+        rflags: r.rflags & 0x0021_7fd7 | 2,
+        ..Regs::default()
+    };
+    let data = Segment { selector: 0, attributes: 0xc93, limit: u32::MAX, base: 0 };
+    let code = Segment { attributes: 0xa9b, ..data };
+    let tr = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
+    let segments = all_segments(code, data, data, data, tr);
+    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments }, cr3: r.cr3, cr4: r.cr4, efer: r.efer })
+}
+
+fn all_segments(cs: Segment, ds: Segment, es: Segment, ss: Segment, tr: Segment) -> [(SegmentName, Segment); 8] {
+    let none = Segment::default();
+    [
+        (SegmentName::Es, es),
+        (SegmentName::Cs, cs),
+        (SegmentName::Ss, ss),
+        (SegmentName::Ds, ds),
+        (SegmentName::Fs, none),
+        (SegmentName::Gs, none),
+        (SegmentName::Ldtr, none),
+        (SegmentName::Tr, tr),
+    ]
+}
+
+/// Carries out what was asked of the virtual CPU. `false` when it has to wait.
+pub fn apply(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
+    let (start, waits) = {
+        let (mut state, _) = cx.lock(&run.vcpu().state);
+        (state.start.take(), state.waits_for_startup)
+    };
+    match start {
+        Some(Start::Registers(state)) => set_registers(run, &state),
+        Some(Start::Startup(page)) => set_registers(run, &real_mode(page)),
+        Some(Start::Wait) | None => {}
+    }
+    let is_up = run.vcpu().is_up.load(Ordering::Acquire);
+    if waits || !is_up {
+        sched::sleep(cx, run.vcpu().key);
+        // It may have been told to start since the look above.
+        if run.vcpu().attention.load(Ordering::Acquire) & attention::START != 0 {
+            sched::wake(cx, run.vcpu().key);
+        }
+        return false;
+    }
+    true
+}
+
+/// The state after STARTUP: real mode at `page:0` (SDM 3A 9.4.2, table 9-1).
+fn real_mode(page: u8) -> StartState {
+    let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
+    let code = Segment { selector: u16::from(page) << 8, attributes: 0x9b, limit: 0xffff, base: u64::from(page) << 12 };
+    let tr = Segment { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 };
+    let mut segments = all_segments(code, data, data, data, tr);
+    segments[4].1 = data;
+    segments[5].1 = data;
+    segments[6].1 = Segment { selector: 0, attributes: 0x82, limit: 0xffff, base: 0 };
+    let regs = Regs { rflags: 2, rdx: 0x600, ..Regs::default() };
+    StartState { registers: Registers { regs, cr0: Cr0::ET, segments }, cr3: 0, cr4: 0, efer: 0 }
+}
+
+/// Puts a start state into the hardware's hands.
+fn set_registers(run: &mut Running, state: &StartState) {
+    let context = &mut *run.context;
+    let hw = &mut context.hw;
+    context.regs = state.registers.regs;
+    hw.set_msr(GuestMsr::Efer, state.efer & !Efer::LMA.bits());
+    hw.set_cr(4, state.cr4);
+    hw.set_cr(3, state.cr3);
+    hw.set_cr(2, 0);
+    hw.set_cr(0, state.registers.cr0.bits());
+    for (name, segment) in state.registers.segments {
+        hw.set_segment(name, segment);
+    }
+    hw.set_gdtr(model::regs::DescriptorTable { base: 0, limit: 0xffff });
+    hw.set_idtr(model::regs::DescriptorTable { base: 0, limit: 0xffff });
+    hw.flush();
+}
+
+/// INIT for a virtual CPU: it waits for STARTUP. The bootstrap processor's restarts nothing, as in Xen.
+pub fn init(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu) {
+    {
+        let (mut state, _) = cx.lock(&vcpu.state);
+        if state.waits_for_startup && state.start.is_none() {
+            state.lapic.init();
+            return;
+        }
+        if vcpu.id.0 == 0 {
+            return;
+        }
+        state.lapic.init();
+        state.start = Some(Start::Wait);
+        state.waits_for_startup = true;
+    }
+    if vcpu.is_up.swap(false, Ordering::AcqRel) {
+        domain.nr_up.fetch_sub(1, Ordering::AcqRel);
+    }
+    vcpu.note(attention::START);
+    sched::wake(cx, vcpu.key);
+}
+
+/// STARTUP for a virtual CPU, which counts only while it waits for it.
+pub fn startup(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu, page: u8) {
+    {
+        let (mut state, _) = cx.lock(&vcpu.state);
+        if !state.waits_for_startup {
+            return;
+        }
+        state.waits_for_startup = false;
+        state.start = Some(Start::Startup(page));
+        state.is_initialised = true;
+    }
+    vcpu.note(attention::START);
+    bring_up(cx, domain, vcpu.id);
+}
+
+/// A virtual CPU that has its state runs.
+pub fn bring_up(cx: &mut Cx<'_, Root>, domain: &Domain, id: model::ids::VcpuId) {
+    let Some(vcpu) = domain.vcpu(id) else { return };
+    domain.shared.write_time(id, &time::time_info());
+    if !vcpu.is_up.swap(true, Ordering::AcqRel) {
+        domain.nr_up.fetch_add(1, Ordering::AcqRel);
+    }
+    sched::wake(cx, vcpu.key);
+}
+
+/// The running virtual CPU goes down. If it was the last one its domain powers off, as in Xen.
+pub fn take_down(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
+    let vcpu = run.vcpu();
+    if vcpu.is_up.swap(false, Ordering::AcqRel) && run.domain.nr_up.fetch_sub(1, Ordering::AcqRel) == 1 {
+        life::end(cx, run, Death::Asked(SHUTDOWN_POWEROFF));
+        return true;
+    }
+    sched::sleep(cx, vcpu.key);
+    if vcpu.attention.load(Ordering::Acquire) & attention::START != 0 {
+        sched::wake(cx, vcpu.key);
+    }
+    false
+}
+
+/// Another virtual CPU goes down, at its next exit. The caller is up, so it is not the last.
+pub fn take_down_other<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain, vcpu: &Vcpu) {
+    if vcpu.is_up.swap(false, Ordering::AcqRel) {
+        domain.nr_up.fetch_sub(1, Ordering::AcqRel);
+        vcpu.note(attention::START);
+        sched::wake(cx, vcpu.key);
+    }
+}

@@ -1,0 +1,38 @@
+//! `console_io`: the hypervisor's console, for the domains that were started at boot (`is_console` in Xen).
+
+use abi::errno::Errno;
+use abi::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE};
+use sync::Cx;
+use sync::place::Root;
+
+use super::{Answer, Args, Outcome, command};
+use crate::console;
+use crate::guest_memory::{copy_out, read_bytes};
+use crate::run::Running;
+
+/// Bytes that one step writes.
+const STEP: u64 = 1024;
+
+/// `CONSOLEIO_*`: `args[0]` the command, `args[1]` the count, `args[2]` the buffer.
+pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let count = args[1] & 0xffff_ffff;
+    match command(args) {
+        CONSOLEIO_WRITE => {
+            let now = count.min(STEP);
+            let bytes = read_bytes(cx, run, args[2], now as usize)?;
+            console::guest_write(cx, &run.domain, &bytes);
+            if now == count {
+                return Ok(Outcome::DONE);
+            }
+            Ok(Outcome::Again([args[0], count - now, args[2].wrapping_add(now), args[3], args[4], args[5]]))
+        }
+        // The count is an `int` in Xen, and a negative one is refused there as here.
+        CONSOLEIO_READ if count > i32::MAX as u64 => Err(Errno::EINVAL),
+        CONSOLEIO_READ => {
+            let typed = console::read_input(cx, &run.domain, count as usize);
+            copy_out(cx, run, args[2], &typed)?;
+            Ok(Outcome::Done(typed.len() as u64))
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}

@@ -1,0 +1,189 @@
+//! `memory_op` (`xen/include/public/memory.h`), of what a translated guest may do to itself.
+
+use abi::errno::Errno;
+use abi::memory::*;
+use model::addr::Gfn;
+use sync::Cx;
+use sync::place::Root;
+
+use super::{Answer, Args, Outcome};
+use crate::domain::{self, flush};
+use crate::guest_memory::GuestPtr;
+use crate::run::Running;
+
+/// Where a command keeps how far it came (`MEMOP_EXTENT_SHIFT`).
+const PROGRESS_SHIFT: u32 = 6;
+/// Extents after which pending work is looked for.
+const STEP: u64 = 64;
+/// The largest extent that a guest may ask for, as for Xen's domains without devices (`CONFIG_DOMU_MAX_ORDER`).
+const MAX_ORDER: u32 = 9;
+
+/// `XENMEM_*`: `args[0]` the command with its progress, `args[1]` its argument.
+pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let command = (args[0] & ((1 << PROGRESS_SHIFT) - 1)) as u32;
+    let done = (args[0] & 0xffff_ffff) >> PROGRESS_SHIFT;
+    match command {
+        XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
+            reservation(cx, run, args, command, done)
+        }
+        XENMEM_MAXIMUM_RAM_PAGE => Ok(Outcome::Done(machine::mem::frames::count().saturating_sub(1))),
+        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => amount(cx, run, args[1], command),
+        XENMEM_ADD_TO_PHYSMAP => add_to_physmap(cx, run, args[1]),
+        XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(cx, run, args[1]),
+        XENMEM_MEMORY_MAP => memory_map(cx, run, args[1]),
+        // For control domains alone.
+        XENMEM_SET_MEMORY_MAP | XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => Err(Errno::EPERM),
+        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => {
+            Err(Errno::EOPNOTSUPP)
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn amount(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, command: u32) -> Answer {
+    let arg = GuestPtr::<MemoryDomain>::new(at).read(cx, run)?;
+    domain::own_from_guest(cx, &run.domain, arg.domid)?;
+    let (memory, _) = cx.lock(&run.domain.memory);
+    Ok(Outcome::Done(match command {
+        XENMEM_CURRENT_RESERVATION => memory.pages(),
+        XENMEM_MAXIMUM_RESERVATION => memory.max_pages(),
+        _ => memory.max_gfn().raw(),
+    }))
+}
+
+/// Gives frames back or gets new ones, one extent after the other; the result is how many went well.
+fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u32, done: u64) -> Answer {
+    // Xen answers how many extents were done, whatever went wrong; at the start that is none.
+    let Ok(arg) = GuestPtr::<MemoryReservation>::new(args[1]).read(cx, run) else { return Ok(Outcome::Done(done)) };
+    // A translated guest could not reach frames without a place: it gets none.
+    if command == XENMEM_INCREASE_RESERVATION {
+        return Ok(Outcome::Done(done));
+    }
+    if arg.nr_extents < done || arg.nr_extents >= 1 << (32 - PROGRESS_SHIFT) || arg.extent_order > MAX_ORDER {
+        return Ok(Outcome::Done(done));
+    }
+    if domain::own_from_guest(cx, &run.domain, arg.domid).is_err() {
+        return Ok(Outcome::Done(done));
+    }
+    let extents = GuestPtr::<u64>::new(arg.extent_start);
+    for index in done..arg.nr_extents {
+        if index - done == STEP {
+            let first = u64::from(command) | index << PROGRESS_SHIFT;
+            return Ok(Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]]));
+        }
+        let Ok(gfn) = extents.at(index).read(cx, run) else { return Ok(Outcome::Done(index)) };
+        let result = if command == XENMEM_POPULATE_PHYSMAP {
+            cx.lock(&run.domain.memory).0.populate(Gfn::new(gfn), arg.extent_order as u8)
+        } else {
+            decrease(cx, run, Gfn::new(gfn), arg.extent_order)
+        };
+        if result.is_err() {
+            return Ok(Outcome::Done(index));
+        }
+        if command == XENMEM_POPULATE_PHYSMAP && extents.at(index).write(cx, run, &gfn).is_err() {
+            return Ok(Outcome::Done(index));
+        }
+    }
+    Ok(Outcome::Done(arg.nr_extents))
+}
+
+fn decrease(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, order: u32) -> Result<(), Errno> {
+    for n in 0..1u64 << order {
+        let gfn = gfn.checked_add(n).ok_or(Errno::EINVAL)?;
+        let dropped = cx.lock(&run.domain.memory).0.remove(gfn)?.ok_or(Errno::EINVAL)?;
+        flush::after_change(cx, run, [dropped]);
+    }
+    Ok(())
+}
+
+fn remove_from_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<RemoveFromPhysmap>::new(at).read(cx, run)?;
+    domain::own_from_guest(cx, &run.domain, arg.domid)?;
+    let dropped = cx.lock(&run.domain.memory).0.remove(Gfn::new(arg.gpfn))?.ok_or(Errno::ENOENT)?;
+    flush::after_change(cx, run, [dropped]);
+    Ok(Outcome::DONE)
+}
+
+fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<AddToPhysmap>::new(at).read(cx, run)?;
+    domain::own_from_guest(cx, &run.domain, arg.domid)?;
+    let gfn = Gfn::new(arg.gpfn);
+    match arg.space {
+        XENMAPSPACE_SHARED_INFO if arg.idx == 0 => {
+            let mfn = run.domain.shared.frame().mfn();
+            place_special(cx, run, gfn, mfn)
+        }
+        XENMAPSPACE_SHARED_INFO => Err(Errno::EINVAL),
+        XENMAPSPACE_GRANT_TABLE => {
+            let mfn = super::grant::frame(cx, &run.domain, arg.idx)?;
+            place_special(cx, run, gfn, mfn)
+        }
+        XENMAPSPACE_GMFN => move_frame(cx, run, Gfn::new(arg.idx), gfn),
+        XENMAPSPACE_GMFN_RANGE => Err(Errno::EOPNOTSUPP),
+        XENMAPSPACE_GMFN_FOREIGN => Err(Errno::ENOSYS),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Puts a frame of the hypervisor's giving at a place of the guest's choice; what was there is given up.
+fn place_special(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, mfn: model::addr::Mfn) -> Answer {
+    let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
+    flush::after_change(cx, run, dropped);
+    Ok(Outcome::DONE)
+}
+
+/// Gives a frame of the guest's another place.
+fn move_frame(cx: &mut Cx<'_, Root>, run: &mut Running, from: Gfn, to: Gfn) -> Answer {
+    let (replaced, moved) = {
+        let (mut memory, _) = cx.lock(&run.domain.memory);
+        if memory.ram(from, true).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if from == to {
+            return Ok(Outcome::DONE);
+        }
+        let (mfn, moved) = memory.unplace(from)?;
+        (memory.map_special(to, mfn), moved)
+    };
+    // If the new place could not be made the frame stays the domain's, without one.
+    match replaced {
+        Ok(replaced) => flush::after_change(cx, run, replaced.into_iter().chain([moved])),
+        Err(errno) => {
+            flush::after_change(cx, run, [moved]);
+            return Err(errno);
+        }
+    }
+    Ok(Outcome::DONE)
+}
+
+fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let ptr = GuestPtr::<MemoryMap>::new(at);
+    let mut arg = ptr.read(cx, run)?;
+    let entries: alloc::vec::Vec<E820Entry> = {
+        let (memory, _) = cx.lock(&run.domain.memory);
+        memory.map().iter().map(|entry| e820(entry.addr.raw(), entry.size, entry.kind)).collect()
+    };
+    let to = GuestPtr::<E820Entry>::new(arg.buffer);
+    let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    if arg.buffer != 0 {
+        let fits = arg.nr_entries.min(count);
+        for (index, entry) in (0..u64::from(fits)).zip(&entries) {
+            to.at(index).write(cx, run, entry)?;
+        }
+        arg.nr_entries = fits;
+    } else {
+        arg.nr_entries = count;
+    }
+    ptr.write(cx, run, &arg)?;
+    Ok(Outcome::DONE)
+}
+
+fn e820(addr: u64, size: u64, kind: u32) -> E820Entry {
+    E820Entry {
+        addr_low: addr as u32,
+        addr_high: (addr >> 32) as u32,
+        size_low: size as u32,
+        size_high: (size >> 32) as u32,
+        kind,
+    }
+}

@@ -1,0 +1,95 @@
+//! Hypercalls of PVH and HVM guests: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, result in RAX
+//! (`xen/include/public/arch-x86/xen-x86_64.h`).
+
+mod console;
+mod evtchn;
+mod grant;
+mod hvm;
+mod memory;
+mod multicall;
+mod sched;
+pub mod table;
+mod vcpu;
+mod version;
+
+use abi::errno::Errno;
+use machine::virt::{GuestMsr, Virt};
+use model::regs::Efer;
+use sync::Cx;
+use sync::place::Root;
+
+use crate::run::{Next, Running};
+
+/// The arguments of a hypercall.
+pub type Args = [u64; 6];
+
+/// How a hypercall ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With this result.
+    Done(u64),
+    /// With this result, once the virtual CPU runs again: the scheduler is to be asked now.
+    Reschedule(u64),
+    /// A bounded part of it is done: it is to be executed again with these arguments.
+    Again(Args),
+    /// The virtual CPU does not go on.
+    Gone,
+}
+
+impl Outcome {
+    /// Success without a value.
+    pub const DONE: Self = Self::Done(0);
+}
+
+/// What a handler gives back.
+pub type Answer = Result<Outcome, Errno>;
+
+/// A handler. It holds no lock.
+pub type Handler = fn(&mut Cx<'_, Root>, &mut Running, &Args) -> Answer;
+
+/// A hypercall by the running virtual CPU, whose instruction has `len` bytes.
+pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    let regs = &run.context.regs;
+    let number = regs.rax;
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    run.context.remember(number, args[0]);
+    let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { dispatch(cx, run, number, &args) };
+    finish(run, answer, len)
+}
+
+/// One call, by number.
+fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) -> Answer {
+    let Some(entry) = table::find(number) else { return Err(Errno::ENOSYS) };
+    if !is_64_bit(run) {
+        return Err(Errno::ENOSYS);
+    }
+    (entry.handler)(cx, run, args)
+}
+
+/// Whether the caller executes 64-bit code; calls of 32-bit guests are not built.
+fn is_64_bit(run: &Running) -> bool {
+    run.context.hw.msr(GuestMsr::Efer) & Efer::LMA.bits() != 0
+}
+
+fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
+    let context = &mut *run.context;
+    let (value, next) = match answer {
+        Ok(Outcome::Done(value)) => (value, Next::Enter),
+        Ok(Outcome::Reschedule(value)) => (value, Next::Schedule),
+        Ok(Outcome::Gone) => return Next::Schedule,
+        Ok(Outcome::Again(args)) => {
+            let regs = &mut context.regs;
+            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+            return Next::Enter;
+        }
+        Err(errno) => (errno.to_rax(), Next::Enter),
+    };
+    context.regs.rax = value;
+    context.hw.skip(&mut context.regs, len);
+    next
+}
+
+/// The first argument of calls whose first argument is a 32-bit command.
+fn command(args: &Args) -> u32 {
+    args[0] as u32
+}

@@ -1,0 +1,47 @@
+//! `multicall`: several hypercalls in one.
+
+use abi::errno::Errno;
+use abi::xen::MulticallEntry;
+use sync::Cx;
+use sync::place::Root;
+
+use super::{Answer, Args, Outcome, dispatch};
+use crate::guest_memory::GuestPtr;
+use crate::run::Running;
+
+/// Calls after which pending work is looked for.
+const STEP: u64 = 32;
+
+/// Runs `args[1]` calls from the array at `args[0]`, each with its own result.
+pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let calls = GuestPtr::<MulticallEntry>::new(args[0]);
+    let count = args[1] & 0xffff_ffff;
+    for index in 0..count.min(STEP) {
+        let mut call = calls.at(index).read(cx, run)?;
+        let answer = if call.op == abi::nr::MULTICALL { Err(Errno::EINVAL) } else { dispatch(cx, run, call.op, &call.args) };
+        let (result, reschedule) = match answer {
+            Ok(Outcome::Done(value)) => (value, false),
+            Ok(Outcome::Reschedule(value)) => (value, true),
+            Ok(Outcome::Gone) => return Ok(Outcome::Gone),
+            // The call goes on in its own entry, and the multicall from there.
+            Ok(Outcome::Again(rest)) => {
+                call.args = rest;
+                calls.at(index).write(cx, run, &call)?;
+                return Ok(again(args, index, count));
+            }
+            Err(errno) => (errno.to_rax(), false),
+        };
+        call.result = result;
+        calls.at(index).write(cx, run, &call)?;
+        if reschedule {
+            let rest = again(args, index + 1, count);
+            return Ok(if index + 1 == count { Outcome::Reschedule(0) } else { rest });
+        }
+    }
+    if count <= STEP { Ok(Outcome::DONE) } else { Ok(again(args, STEP, count)) }
+}
+
+fn again(args: &Args, done: u64, count: u64) -> Outcome {
+    let first = args[0].wrapping_add(done * size_of::<MulticallEntry>() as u64);
+    Outcome::Again([first, count - done, args[2], args[3], args[4], args[5]])
+}

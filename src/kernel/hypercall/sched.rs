@@ -1,0 +1,90 @@
+//! `sched_op` (`xen/include/public/sched.h`).
+
+use abi::errno::Errno;
+use abi::sched::*;
+use model::evtchn::EvtchnPort;
+use model::ids::DomId;
+use sync::Cx;
+use sync::place::Root;
+
+use super::{Answer, Args, Outcome, command};
+use crate::domain::{self, life};
+use crate::guest_memory::GuestPtr;
+use crate::hvm::events;
+use crate::run::Running;
+use crate::time::Kind;
+use crate::{sched, time};
+
+/// Ports that one poll may name.
+const MAX_POLLED: u32 = 128;
+
+/// `SCHEDOP_*`: `args[0]` the command, `args[1]` its argument.
+pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    match command(args) {
+        SCHEDOP_YIELD => {
+            sched::yield_(cx, run.vcpu().key);
+            Ok(Outcome::Reschedule(0))
+        }
+        SCHEDOP_BLOCK => {
+            events::block(cx, run);
+            Ok(Outcome::Reschedule(0))
+        }
+        SCHEDOP_SHUTDOWN => shutdown(cx, run, args[1]),
+        SCHEDOP_SHUTDOWN_CODE => {
+            let arg = GuestPtr::<Shutdown>::new(args[1]).read(cx, run)?;
+            run.domain.life.set_code(arg.reason);
+            Ok(Outcome::DONE)
+        }
+        SCHEDOP_POLL => poll(cx, run, args[1]),
+        SCHEDOP_REMOTE_SHUTDOWN => {
+            let arg = GuestPtr::<RemoteShutdown>::new(args[1]).read(cx, run)?;
+            let is_there = domain::find(cx, DomId(arg.domain_id)).is_some();
+            Err(if is_there { Errno::EPERM } else { Errno::ESRCH })
+        }
+        SCHEDOP_PIN_OVERRIDE => Err(Errno::EPERM),
+        // The watchdog is not built.
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn shutdown(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<Shutdown>::new(at).read(cx, run)?;
+    let why = match arg.reason {
+        SHUTDOWN_POWEROFF | SHUTDOWN_REBOOT | SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG => life::Death::Asked(arg.reason),
+        // Without a toolstack nobody could resume it or build it anew.
+        SHUTDOWN_SUSPEND | SHUTDOWN_SOFT_RESET => return Err(Errno::EOPNOTSUPP),
+        _ => return Err(Errno::EINVAL),
+    };
+    life::end(cx, run, why);
+    Ok(Outcome::Gone)
+}
+
+/// Sleeps until one of the ports is pending, an upcall comes, or the time is over.
+fn poll(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<Poll>::new(at).read(cx, run)?;
+    if arg.nr_ports > MAX_POLLED {
+        return Err(Errno::EINVAL);
+    }
+    let mut ports = [EvtchnPort::new(0); MAX_POLLED as usize];
+    let list = GuestPtr::<u32>::new(arg.ports);
+    for (index, port) in (0..u64::from(arg.nr_ports)).zip(&mut ports) {
+        *port = EvtchnPort::new(list.at(index).read(cx, run)?);
+    }
+    let ports = &ports[..arg.nr_ports as usize];
+    let domain = run.domain.clone();
+    let sleeps = cx.lock(&domain.channels).0.poll(run.id, ports, &domain.shared)?;
+    if !sleeps || (arg.timeout != 0 && arg.timeout <= time::now()) {
+        cx.lock(&domain.channels).0.stop_polling(run.id);
+        return Ok(Outcome::DONE);
+    }
+    run.context.is_polling = true;
+    if arg.timeout != 0 {
+        let vcpu = run.vcpu();
+        let (mut state, mut cx) = cx.lock(&vcpu.state);
+        if !state.poll.set(&mut cx, arg.timeout, (vcpu.key, Kind::Poll)) {
+            return Err(Errno::ENOMEM);
+        }
+    }
+    events::sleep_polling(cx, run, ports);
+    Ok(Outcome::Reschedule(0))
+}

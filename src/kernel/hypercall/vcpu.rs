@@ -1,0 +1,202 @@
+//! `vcpu_op` (`xen/include/public/vcpu.h`) and `set_timer_op`.
+
+use alloc::boxed::Box;
+
+use abi::errno::Errno;
+use abi::hvm_vcpu::HvmContext;
+use abi::vcpu::*;
+use abi::xen::VcpuInfo;
+use model::addr::{Gfn, GuestVirt, PAGE_SIZE};
+use model::ids::VcpuId;
+use sync::Cx;
+use sync::place::Root;
+
+use super::{Answer, Args, Outcome, command};
+use crate::domain::{Areas, Start, attention};
+use crate::guest_memory::{GuestPtr, pin};
+use crate::hvm::{runstate, startup};
+use crate::run::Running;
+use crate::time::Kind;
+use crate::{events, sched, time};
+
+/// The shortest period of the periodic timer, in ns, as in Xen: one millisecond.
+const MIN_PERIOD_NS: u64 = 1_000_000;
+/// The longest, as in Xen: about 292 years less than what 64 bits hold.
+const MAX_PERIOD_NS: u64 = i64::MAX as u64;
+
+/// `VCPUOP_*`: `args[0]` the command, `args[1]` the virtual CPU, `args[2]` the argument.
+pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let target = run.domain.vcpu_from_guest(args[1] & 0xffff_ffff)?.id;
+    let is_self = target == run.id;
+    let at = args[2];
+    match command(args) {
+        VCPUOP_INITIALISE => initialise(cx, run, target, at),
+        VCPUOP_UP => up(cx, run, target),
+        VCPUOP_DOWN => down(cx, run, target),
+        VCPUOP_IS_UP => Ok(Outcome::Done(u64::from(is_up(run, target)))),
+        VCPUOP_GET_RUNSTATE_INFO => get_runstate(cx, run, target, at),
+        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(cx, run, target, at),
+        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(cx, run, target, at),
+        VCPUOP_REGISTER_VCPU_INFO => register_info(cx, run, target, at),
+        VCPUOP_SET_PERIODIC_TIMER => set_periodic(cx, run, target, at),
+        VCPUOP_STOP_PERIODIC_TIMER => stop_periodic(cx, run, target),
+        VCPUOP_SET_SINGLESHOT_TIMER if is_self => set_singleshot(cx, run, at),
+        VCPUOP_STOP_SINGLESHOT_TIMER if is_self => {
+            let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+            let (mut state, mut cx) = cx.lock(&vcpu.state);
+            state.singleshot.stop(&mut cx);
+            Ok(Outcome::DONE)
+        }
+        VCPUOP_SET_SINGLESHOT_TIMER | VCPUOP_STOP_SINGLESHOT_TIMER => Err(Errno::EINVAL),
+        VCPUOP_SEND_NMI => send_nmi(cx, run, target),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn is_up(run: &Running, target: VcpuId) -> bool {
+    run.domain.vcpu(target).is_some_and(|vcpu| vcpu.is_up.load(core::sync::atomic::Ordering::Acquire))
+}
+
+fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let context = GuestPtr::<HvmContext>::new(at).read(cx, run)?;
+    let registers = startup::from_hvm_context(&context)?;
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    let (mut state, _) = cx.lock(&vcpu.state);
+    if state.is_initialised {
+        return Err(Errno::EEXIST);
+    }
+    state.start = Some(Start::Registers(Box::new(registers)));
+    state.is_initialised = true;
+    Ok(Outcome::DONE)
+}
+
+fn up(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    {
+        let (mut state, _) = cx.lock(&vcpu.state);
+        if !state.is_initialised {
+            return Err(Errno::EINVAL);
+        }
+        state.waits_for_startup = false;
+    }
+    vcpu.note(attention::START);
+    startup::bring_up(cx, &run.domain, target);
+    Ok(Outcome::DONE)
+}
+
+fn down(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
+    if target == run.id {
+        run.context.regs.rax = 0;
+        let gone = startup::take_down(cx, run);
+        return Ok(if gone { Outcome::Gone } else { Outcome::Reschedule(0) });
+    }
+    if !is_up(run, target) {
+        return Ok(Outcome::DONE);
+    }
+    // Another virtual CPU is told to go; it does so at its next exit.
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    startup::take_down_other(cx, &run.domain, vcpu);
+    Ok(Outcome::DONE)
+}
+
+fn get_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    let info = runstate::info(cx, vcpu);
+    GuestPtr::<RunstateInfo>::new(at).write(cx, run, &info)?;
+    Ok(Outcome::DONE)
+}
+
+fn register_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let arg = GuestPtr::<RegisterRunstateMemoryArea>::new(at).read(cx, run)?;
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    let info = runstate::info(cx, vcpu);
+    GuestPtr::<RunstateInfo>::new(arg.addr).write(cx, run, &info)?;
+    set_areas(cx, run, target, |areas| areas.runstate = Some(GuestVirt::new(arg.addr)))
+}
+
+fn register_time(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let arg = GuestPtr::<RegisterTimeMemoryArea>::new(at).read(cx, run)?;
+    runstate::write_time_area(cx, run, GuestVirt::new(arg.addr))?;
+    set_areas(cx, run, target, |areas| areas.time = Some(GuestVirt::new(arg.addr)))
+}
+
+fn set_areas(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, change: impl FnOnce(&mut Areas)) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    change(&mut cx.lock(&vcpu.state).0.areas);
+    Ok(Outcome::DONE)
+}
+
+fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let arg = GuestPtr::<RegisterVcpuInfo>::new(at).read(cx, run)?;
+    let offset = u64::from(arg.offset);
+    if offset % 8 != 0 || offset > PAGE_SIZE - size_of::<VcpuInfo>() as u64 {
+        return Err(Errno::EINVAL);
+    }
+    let frame = pin(cx, &run.domain, Gfn::new(arg.mfn), true).ok_or(Errno::EINVAL)?;
+    let domain = run.domain.clone();
+    if !domain.shared.move_vcpu_info(target, frame, arg.offset as usize) {
+        return Err(Errno::EINVAL);
+    }
+    domain.shared.write_time(target, &time::time_info());
+    // Whatever was announced in the old place is announced in the new one.
+    let wake = cx.lock(&domain.channels).0.announce_all(target, &domain.shared);
+    events::act(cx, &domain, wake);
+    Ok(Outcome::DONE)
+}
+
+fn set_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let arg = GuestPtr::<SetPeriodicTimer>::new(at).read(cx, run)?;
+    if !(MIN_PERIOD_NS..=MAX_PERIOD_NS).contains(&arg.period_ns) {
+        return Err(Errno::EINVAL);
+    }
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    let (mut state, mut cx) = cx.lock(&vcpu.state);
+    state.period_ns = arg.period_ns;
+    let deadline = time::now().saturating_add(arg.period_ns);
+    if state.periodic.set(&mut cx, deadline, (vcpu.key, Kind::Periodic)) { Ok(Outcome::DONE) } else { Err(Errno::ENOMEM) }
+}
+
+fn stop_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    let (mut state, mut cx) = cx.lock(&vcpu.state);
+    state.period_ns = 0;
+    state.periodic.stop(&mut cx);
+    Ok(Outcome::DONE)
+}
+
+fn set_singleshot(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<SetSingleshotTimer>::new(at).read(cx, run)?;
+    if arg.flags & VCPU_SSHOTTMR_FUTURE != 0 && arg.timeout_abs_ns < time::now() {
+        return Err(Errno::ETIME);
+    }
+    arm(cx, run, arg.timeout_abs_ns)
+}
+
+fn arm(cx: &mut Cx<'_, Root>, run: &mut Running, deadline_ns: u64) -> Answer {
+    let vcpu = run.vcpu();
+    let (mut state, mut cx) = cx.lock(&vcpu.state);
+    if !state.singleshot.set(&mut cx, deadline_ns, (vcpu.key, Kind::Singleshot)) {
+        return Err(Errno::ENOMEM);
+    }
+    drop(state);
+    run.rearm = true;
+    Ok(Outcome::DONE)
+}
+
+fn send_nmi(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    vcpu.note(attention::NMI);
+    sched::wake(cx, vcpu.key);
+    Ok(Outcome::DONE)
+}
+
+/// `set_timer_op`: `args[0]` the deadline in ns of system time, 0 for none. It shares its timer with the single-shot one.
+pub(super) fn set_timer(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    if args[0] == 0 {
+        let vcpu = run.vcpu();
+        let (mut state, mut cx) = cx.lock(&vcpu.state);
+        state.singleshot.stop(&mut cx);
+        return Ok(Outcome::DONE);
+    }
+    arm(cx, run, args[0])
+}

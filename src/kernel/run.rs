@@ -1,0 +1,159 @@
+//! What each physical CPU does, for ever: take what is pending, ask the scheduler, run a virtual CPU.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use machine::irq::{self, pending};
+use machine::percpu::this_cpu;
+use machine::virt::Virt;
+use machine::{cpu, hw};
+use model::ids::VcpuId;
+use model::sched::Decision;
+use sync::Cx;
+use sync::place::Root;
+
+use crate::domain::{Context, Domain, Vcpu, flush, life};
+use crate::hvm::{self, events, runstate};
+use crate::sched::VcpuRef;
+use crate::{console, sched, time};
+
+/// What follows an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Next {
+    /// The same virtual CPU goes on.
+    Enter,
+    /// The scheduler is asked.
+    Schedule,
+}
+
+/// A virtual CPU that this physical CPU has.
+pub struct Running {
+    /// Its domain.
+    pub domain: Arc<Domain>,
+    /// Its number.
+    pub id: VcpuId,
+    /// Its registers.
+    pub context: Box<Context>,
+    /// The physical CPU's timer has to be set anew.
+    pub rearm: bool,
+}
+
+impl Running {
+    /// The virtual CPU.
+    #[inline]
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.domain.vcpus[self.id.0 as usize]
+    }
+}
+
+/// Takes part in running domains. Called once on each CPU, with its machine part ready.
+pub fn main_loop() -> ! {
+    hw::enable_this_cpu();
+    let mut cx = Cx::root();
+    sched::add_this_cpu(&mut cx);
+    let mut running: Option<Running> = None;
+    let mut until_ns = None;
+    let mut next = Next::Schedule;
+    loop {
+        let what = irq::take_pending();
+        if what != 0 {
+            next = Next::Schedule;
+            serve(&mut cx, what);
+        }
+        if next == Next::Schedule {
+            let decision = sched::schedule(&mut cx);
+            until_ns = decision.until_ns;
+            switch(&mut cx, &mut running, decision);
+            life::work(&mut cx);
+            time::arm(&mut cx, until_ns);
+            next = Next::Enter;
+        }
+        if let Some(run) = &mut running {
+            next = step(&mut cx, run);
+            if core::mem::take(&mut run.rearm) {
+                time::arm(&mut cx, until_ns);
+            }
+        } else if !irq::is_pending() {
+            cpu::wait_for_interrupt();
+            next = Next::Schedule;
+        }
+    }
+}
+
+/// What interrupts have noted.
+fn serve(cx: &mut Cx<'_, Root>, what: u32) {
+    if what & pending::TIMER != 0 {
+        while let Some((key, kind)) = time::pop_due(cx) {
+            events::timer(cx, key, kind);
+        }
+        console::poll(cx);
+    }
+    if what & pending::CONSOLE != 0 {
+        console::input(cx);
+    }
+}
+
+/// One stay in the guest.
+#[inline]
+fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    if events::prepare(cx, run) == Next::Schedule {
+        return Next::Schedule;
+    }
+    flush::entering();
+    // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
+    let epoch = run.domain.tlb_epoch.load(Ordering::Relaxed);
+    if epoch != run.context.tlb_epoch {
+        run.context.tlb_epoch = epoch;
+        run.context.hw.flush();
+    }
+    let context = &mut *run.context;
+    let exit = context.hw.run(&mut context.regs);
+    flush::left();
+    hvm::exit::handle(cx, run, exit)
+}
+
+/// Makes this CPU have what the scheduler decided.
+fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, decision: Decision) {
+    let old = running.as_ref().map(|run| run.vcpu().key);
+    if old == decision.run {
+        return;
+    }
+    if let Some(run) = running.take() {
+        switch_out(cx, run);
+    }
+    if let Some(vcpu) = decision.run.and_then(|key| sched::lookup(cx, key)) {
+        *running = switch_in(cx, vcpu);
+    }
+}
+
+fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
+    runstate::update_area(cx, &run);
+    run.context.extended.save();
+    run.context.hw.unload();
+    let Running { domain, id, context, .. } = run;
+    let vcpu = &domain.vcpus[id.0 as usize];
+    *cx.lock(&vcpu.context).0 = Some(context);
+    sched::saved(cx, vcpu.key);
+}
+
+fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
+    let context = cx.lock(&vcpu.vcpu().context).0.take();
+    let mut context = context.expect("the scheduler gives out a virtual CPU whose registers are in memory");
+    context.hw.load();
+    context.extended.restore();
+    let here = this_cpu();
+    if context.last_cpu != Some(here) {
+        // What this CPU knows of the guest's memory may be from before changes that the virtual CPU saw elsewhere.
+        context.hw.flush();
+        context.last_cpu = Some(here);
+    }
+    let VcpuRef { domain, id } = vcpu;
+    let mut run = Running { domain, id, context, rearm: false };
+    if core::mem::take(&mut run.context.is_polling) {
+        events::end_poll(cx, &run);
+    }
+    runstate::update_area(cx, &run);
+    Some(run)
+}

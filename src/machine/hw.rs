@@ -1,0 +1,154 @@
+//! The one match on vendor: which of the two back-ends this machine has.
+
+use model::addr::Mfn;
+use model::p2m::Nested;
+use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
+use spin::Once;
+
+use crate::cpu::features;
+use crate::exit::Exit;
+use crate::virt::{GuestMsr, Unsupported, Virt, Window};
+use crate::{svm, vmx};
+
+/// The two vendors' technologies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// VT-x.
+    Vmx,
+    /// AMD-V.
+    Svm,
+}
+
+static FOUND: Once<Result<Vendor, Unsupported>> = Once::new();
+
+/// What this machine has, found out at the first call.
+pub fn vendor() -> Result<Vendor, Unsupported> {
+    *FOUND.call_once(|| {
+        let [_, ebx, ecx, _] = features::leaf(0, 0);
+        let is_amd = [(0x6874_7541, 0x444d_4163), (0x6f67_7948, 0x656e_6975)].contains(&(ebx, ecx));
+        if is_amd { svm::detect().map(|()| Vendor::Svm) } else { vmx::detect().map(|()| Vendor::Vmx) }
+    })
+}
+
+/// Turns virtualization on on this CPU, where the machine has it.
+pub fn enable_this_cpu() {
+    match vendor() {
+        Ok(Vendor::Vmx) => vmx::enable_this_cpu(),
+        Ok(Vendor::Svm) => svm::enable_this_cpu(),
+        Err(_) => {}
+    }
+}
+
+impl Vendor {
+    /// The form of the nested page tables.
+    pub fn nested(self) -> Nested {
+        match self {
+            Self::Vmx => Nested::Ept,
+            Self::Svm => Nested::Npt,
+        }
+    }
+}
+
+/// A virtual CPU in the hardware's hands.
+pub enum HwVcpu {
+    /// VT-x.
+    Vmx(vmx::Vcpu),
+    /// AMD-V.
+    Svm(svm::Vcpu),
+}
+
+macro_rules! both {
+    ($self:ident, $vcpu:ident => $do:expr) => {
+        match $self {
+            Self::Vmx($vcpu) => $do,
+            Self::Svm($vcpu) => $do,
+        }
+    };
+}
+
+impl Virt for HwVcpu {
+    fn new(nested_root: Mfn) -> Option<Self> {
+        match vendor().ok()? {
+            Vendor::Vmx => vmx::Vcpu::new(nested_root).map(Self::Vmx),
+            Vendor::Svm => svm::Vcpu::new(nested_root).map(Self::Svm),
+        }
+    }
+    fn allow_msr(&mut self, msr: u32, read: bool, write: bool) {
+        both!(self, vcpu => vcpu.allow_msr(msr, read, write));
+    }
+    fn load(&mut self) {
+        both!(self, vcpu => vcpu.load());
+    }
+    fn unload(&mut self) {
+        both!(self, vcpu => vcpu.unload());
+    }
+    #[inline]
+    fn run(&mut self, regs: &mut Regs) -> Exit {
+        both!(self, vcpu => vcpu.run(regs))
+    }
+    fn inject(&mut self, event: Event) {
+        both!(self, vcpu => vcpu.inject(event));
+    }
+    #[inline]
+    fn pending(&self) -> Option<Event> {
+        both!(self, vcpu => vcpu.pending())
+    }
+    fn interrupts_open(&self, regs: &Regs) -> bool {
+        both!(self, vcpu => vcpu.interrupts_open(regs))
+    }
+    fn nmis_open(&self) -> bool {
+        both!(self, vcpu => vcpu.nmis_open())
+    }
+    fn want_window(&mut self, window: Window) {
+        both!(self, vcpu => vcpu.want_window(window));
+    }
+    #[inline]
+    fn skip(&mut self, regs: &mut Regs, len: u8) {
+        both!(self, vcpu => vcpu.skip(regs, len));
+    }
+    fn segment(&self, name: SegmentName) -> Segment {
+        both!(self, vcpu => vcpu.segment(name))
+    }
+    fn set_segment(&mut self, name: SegmentName, segment: Segment) {
+        both!(self, vcpu => vcpu.set_segment(name, segment));
+    }
+    fn gdtr(&self) -> DescriptorTable {
+        both!(self, vcpu => vcpu.gdtr())
+    }
+    fn set_gdtr(&mut self, table: DescriptorTable) {
+        both!(self, vcpu => vcpu.set_gdtr(table));
+    }
+    fn idtr(&self) -> DescriptorTable {
+        both!(self, vcpu => vcpu.idtr())
+    }
+    fn set_idtr(&mut self, table: DescriptorTable) {
+        both!(self, vcpu => vcpu.set_idtr(table));
+    }
+    fn cr(&self, n: u8) -> u64 {
+        both!(self, vcpu => vcpu.cr(n))
+    }
+    fn set_cr(&mut self, n: u8, value: u64) {
+        both!(self, vcpu => vcpu.set_cr(n, value));
+    }
+    fn cr8(&self) -> Option<u8> {
+        both!(self, vcpu => vcpu.cr8())
+    }
+    fn set_cr8(&mut self, cr8: u8, threshold: u8) {
+        both!(self, vcpu => vcpu.set_cr8(cr8, threshold));
+    }
+    fn msr(&self, msr: GuestMsr) -> u64 {
+        both!(self, vcpu => vcpu.msr(msr))
+    }
+    fn set_msr(&mut self, msr: GuestMsr, value: u64) {
+        both!(self, vcpu => vcpu.set_msr(msr, value));
+    }
+    fn set_tsc_offset(&mut self, offset: u64) {
+        both!(self, vcpu => vcpu.set_tsc_offset(offset));
+    }
+    fn flush(&mut self) {
+        both!(self, vcpu => vcpu.flush());
+    }
+    fn cpl(&self) -> u8 {
+        both!(self, vcpu => vcpu.cpl())
+    }
+}

@@ -1,0 +1,162 @@
+//! The hypervisor's command line, with Xen's names and syntax (docs/misc/xen-command-line.pandoc).
+//!
+//! Nothing in it is an error: what cannot be understood is a warning and the default stays, as in Xen, so that a
+//! machine boots whatever its menu entry says. A later option overrides an earlier one.
+
+mod serial;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use serial::{Parity, Uart};
+pub use value::{Amount, boolean, size};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `com1=` and `com2=`: serial ports to set up.
+    pub com: [Option<Uart>; 2],
+    /// `console=`: where messages go.
+    pub console: Console,
+    /// `sync_console`: messages wait until they are out.
+    pub sync_console: bool,
+    /// `loglvl=`: the hypervisor's own messages.
+    pub loglvl: Levels,
+    /// `guest_loglvl=`: messages that guests cause.
+    pub guest_loglvl: Levels,
+    /// `maxcpus=`: CPUs to bring up, at least 1.
+    pub maxcpus: Option<u32>,
+    /// `mem=`: bytes of machine memory to use.
+    pub mem: Option<u64>,
+    /// `noreboot`: stop after a crash instead of rebooting.
+    pub noreboot: bool,
+    /// `dom0=`: the initial domain's kind.
+    pub dom0: Dom0,
+    /// `dom0_mem=`: the initial domain's memory.
+    pub dom0_mem: Dom0Mem,
+    /// `dom0_max_vcpus=`: the least and most virtual CPUs of the initial domain.
+    pub dom0_max_vcpus: Option<(u32, u32)>,
+    /// What had no effect, in the order of the line.
+    pub warnings: Vec<Warning>,
+}
+
+/// Where messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// `com1` and `com2`.
+    pub com: [bool; 2],
+    /// `vga`: the screen.
+    pub vga: bool,
+}
+
+/// How important a message must be to be printed; each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing.
+    None,
+    /// Errors.
+    Error,
+    /// Warnings.
+    Warning,
+    /// Information.
+    Info,
+    /// Everything.
+    All,
+}
+
+/// A level below which messages always come, and one below which they come at a limited rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Up to this level always.
+    pub always: Level,
+    /// Up to this level at a limited rate; at least `always`.
+    pub limited: Level,
+}
+
+/// The initial domain's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dom0 {
+    /// `pvh` rather than `pv`.
+    pub pvh: bool,
+    /// `verbose`: say how it is built.
+    pub verbose: bool,
+}
+
+/// The initial domain's memory, as `dom0_mem=` gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dom0Mem {
+    /// Its memory at the start.
+    pub size: Option<Amount>,
+    /// No less than this.
+    pub min: Option<Amount>,
+    /// No more than this, now or later.
+    pub max: Option<Amount>,
+}
+
+/// A word of the command line that had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// No such option.
+    Unknown(String),
+    /// An option with a value that it cannot have.
+    BadValue {
+        /// The whole word.
+        word: String,
+        /// What it can have.
+        expected: &'static str,
+    },
+    /// An option that Xen has and Euxen does not act on.
+    NotBuilt(String),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(f, "command line: unknown option \"{word}\""),
+            Self::BadValue { word, expected } => write!(f, "command line: \"{word}\": {expected}"),
+            Self::NotBuilt(word) => write!(f, "command line: \"{word}\" is not built yet and has no effect"),
+        }
+    }
+}
+
+impl Default for Options {
+    /// Xen's defaults.
+    fn default() -> Self {
+        Self {
+            com: [None; 2],
+            console: Console { com: [true, false], vga: true },
+            sync_console: false,
+            loglvl: Levels { always: Level::Warning, limited: Level::Warning },
+            guest_loglvl: Levels { always: Level::None, limited: Level::Warning },
+            maxcpus: None,
+            mem: None,
+            noreboot: false,
+            dom0: Dom0 { pvh: false, verbose: false },
+            dom0_mem: Dom0Mem::default(),
+            dom0_max_vcpus: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the command line: words with blanks between them.
+    pub fn parse(line: &str) -> Self {
+        let mut options = Self::default();
+        for word in line.split_ascii_whitespace() {
+            let warning = match table::apply(&mut options, word) {
+                Ok(()) => continue,
+                Err(table::Refusal::Unknown) => Warning::Unknown(word.into()),
+                Err(table::Refusal::NotBuilt) => Warning::NotBuilt(word.into()),
+                Err(table::Refusal::Expected(expected)) => Warning::BadValue { word: word.into(), expected },
+            };
+            options.warnings.push(warning);
+        }
+        options
+    }
+}

@@ -1,0 +1,153 @@
+//! Command lines and what is made of them.
+
+use super::*;
+use alloc::string::ToString;
+use proptest::prelude::*;
+
+/// The options of a line without warnings.
+fn parse(line: &str) -> Options {
+    let options = Options::parse(line);
+    assert_eq!(options.warnings, [], "{line}");
+    options
+}
+
+fn amount(bytes: u64) -> Option<Amount> {
+    Some(Amount { bytes, ..Amount::default() })
+}
+
+#[test]
+fn an_empty_line_gives_xens_defaults() {
+    let options = parse("");
+    assert_eq!(options, Options::default());
+    assert_eq!(options.console, Console { com: [true, false], vga: true });
+}
+
+#[test]
+fn a_serial_port_is_set_up_field_by_field() {
+    let standard = Uart::standard(0);
+    assert_eq!(parse("com1=auto").com, [Some(standard), None]);
+    assert_eq!(parse("com1=115200,8n1").com[0], Some(Uart { baud: Some(115_200), ..standard }));
+    let uart = parse("com2=9600/1843200,7e2,0x3e8,0").com[1].unwrap();
+    assert_eq!((uart.baud, uart.clock, uart.io_base, uart.irq), (Some(9600), 1_843_200, 0x3e8, None));
+    assert_eq!((uart.data_bits, uart.parity, uart.stop_bits), (7, Parity::Even, 2));
+    assert_eq!(parse("com1=,,0x2f8,5").com[0], Some(Uart { io_base: 0x2f8, irq: Some(5), ..standard }));
+}
+
+#[test]
+fn consoles_and_levels_are_lists() {
+    assert_eq!(parse("console=com2,com1").console, Console { com: [true, true], vga: false });
+    assert_eq!(parse("console=none").console, Console { com: [false; 2], vga: false });
+    let levels = |always, limited| Levels { always, limited };
+    assert_eq!(parse("loglvl=all").loglvl, levels(Level::All, Level::All));
+    assert_eq!(parse("guest_loglvl=error/info").guest_loglvl, levels(Level::Error, Level::Info));
+    assert_eq!(parse("loglvl=info/none").loglvl, levels(Level::Info, Level::Info));
+}
+
+#[test]
+fn booleans_are_spelt_in_xens_ways() {
+    for on in ["noreboot", "noreboot=1", "noreboot=yes", "noreboot=on", "noreboot=true", "noreboot=enable"] {
+        assert!(parse(on).noreboot, "{on}");
+    }
+    for off in ["no-noreboot", "noreboot=0", "noreboot=no", "noreboot=off", "noreboot=false", "noreboot=disable"] {
+        assert!(!parse(&("noreboot ".to_string() + off)).noreboot, "{off}");
+    }
+    assert!(parse("sync_console").sync_console);
+}
+
+#[test]
+fn sizes_without_a_unit_are_in_kib() {
+    assert_eq!(parse("mem=1024").mem, Some(1 << 20));
+    for (text, bytes) in [("4096B", 4096), ("4k", 4096), ("0x10M", 16 << 20), ("2g", 2 << 30), ("1T", 1 << 40)] {
+        assert_eq!(size(text), Some(bytes), "{text}");
+    }
+    for text in ["", "M", "-1M", "+1M", "1X", "99999999999T"] {
+        assert_eq!(size(text), None, "{text}");
+    }
+}
+
+#[test]
+fn the_initial_domains_memory_has_a_size_and_bounds() {
+    assert_eq!(parse("dom0_mem=1G").dom0_mem, Dom0Mem { size: amount(1 << 30), ..Dom0Mem::default() });
+    let mem = parse("dom0_mem=min:256M,max:2G,-1G").dom0_mem;
+    assert_eq!((mem.min, mem.max), (amount(256 << 20), amount(2 << 30)));
+    assert_eq!(mem.size.unwrap().of(4 << 30), 3 << 30);
+    assert_eq!(mem.size.unwrap().of(1 << 20), 0);
+    assert_eq!(parse("dom0_mem=512M+25%").dom0_mem.size.unwrap().of(4 << 30), (1 << 30) + (512 << 20));
+    assert_eq!(parse("dom0_mem=10%").dom0_mem.size.unwrap().of(1000), 100);
+}
+
+#[test]
+fn the_initial_domains_kind_and_virtual_cpus() {
+    assert!(!parse("").dom0.pvh);
+    assert_eq!(parse("dom0=pvh,verbose,shadow=off").dom0, Dom0 { pvh: true, verbose: true });
+    assert!(!parse("dom0=pvh dom0=pv").dom0.pvh);
+    for (text, range) in [("4", (4, 4)), ("2-8", (2, 8)), ("2-", (2, u32::MAX)), ("-8", (1, 8)), ("8-2", (8, 8))] {
+        assert_eq!(parse(&("dom0_max_vcpus=".to_string() + text)).dom0_max_vcpus, Some(range), "{text}");
+    }
+    assert_eq!(parse("maxcpus=2").maxcpus, Some(2));
+}
+
+#[test]
+fn what_boot_scripts_add_is_taken_without_a_word() {
+    parse("placeholder no-real-mode edd=off ucode=scan dom0-iommu=passthrough");
+}
+
+#[test]
+fn what_is_unknown_or_not_built_is_named_in_order() {
+    let warnings = Options::parse("noreboot frobnicate=1 xpti=off no-such").warnings;
+    let texts: Vec<_> = warnings.iter().map(Warning::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "command line: unknown option \"frobnicate=1\"",
+            "command line: \"xpti=off\" is not built yet and has no effect",
+            "command line: unknown option \"no-such\"",
+        ]
+    );
+}
+
+#[test]
+fn a_bad_value_changes_nothing_and_says_what_would_do() {
+    for word in [
+        "com1=fast",
+        "com1=115200,9n1",
+        "com1=0",
+        "com1=115200,8n1,0x3f8,4,0",
+        "com1=115200,8n1,0xffff",
+        "com1",
+        "console=vga,lpt",
+        "console",
+        "loglvl=loud",
+        "maxcpus=0",
+        "maxcpus=x",
+        "mem=big",
+        "noreboot=maybe",
+        "dom0=pvh,hvm",
+        "dom0=no-pvh",
+        "dom0_mem=1G,best:2G",
+        "dom0_mem=101%",
+        "dom0_max_vcpus=",
+        "dom0_max_vcpus=-",
+        "dom0_max_vcpus=0",
+        "no-mem=5",
+    ] {
+        let mut options = Options::parse(word);
+        match options.warnings.pop() {
+            Some(Warning::BadValue { word: named, .. }) => assert_eq!(named, word),
+            other => panic!("{word}: {other:?}"),
+        }
+        assert_eq!(options, Options::default(), "{word}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_line_makes_a_panic(
+        words in proptest::collection::vec(("(com1|console|loglvl|mem|dom0|dom0_mem|dom0_max_vcpus|no-.)", ".{0,12}"), 0..6)
+    ) {
+        let line: Vec<_> = words.iter().map(|(name, value)| alloc::format!("{name}={value}")).collect();
+        Options::parse(&line.join(" "));
+    }
+}
