@@ -2,6 +2,7 @@
 
 use crate::bed::Bed;
 use crate::case::{Case, Content};
+use crate::words;
 
 const QUICK_KERNEL: &str = "build/beds/vmlinuz-6.1-cloud";
 
@@ -12,43 +13,58 @@ const CONFIG: &str =
 /// All cases, on the beds where they differ.
 pub fn cases() -> Vec<Case> {
     vec![
-        case("no-module").host_says(&["no module"]),
-        case("not-a-kernel").text("kernel dom0", "this is no kernel\n").option("dom0=pvh").host_says(&["not a kernel"]),
+        case("no-module").host_says(&["nothing to start"]),
+        not_a_kernel(),
         truncated(),
         no_pvh_entry(),
         pv_first(),
         with("config-syntax", "name = \"web\"\ntype = pvh\n").host_says(&["web.cfg*line 2"]),
         with("config-unknown-key", &format!("{CONFIG}colour = \"red\"\n")).host_says(&["web.cfg*line 7*colour"]),
-        with("config-memory", &CONFIG.replace("= 64", "= 4096")).host_says(&["web*memory"]),
-        with("config-missing-module", &CONFIG.replace("\"guest\"", "\"nothing\"")).host_says(&["nothing"]),
+        with("config-memory", &CONFIG.replace("= 64", "= 4096"))
+            .host_says(&[&words::refused("web", "memory = 4096 MiB")]),
+        with("config-missing-module", &CONFIG.replace("\"guest\"", "\"nothing\""))
+            .host_says(&["web.cfg: kernel = \"nothing\": no module"]),
         duplicate(),
         unvirtualized(),
     ]
 }
 
 fn case(what: &str) -> Case {
-    Case::new(format!("bad-{what}"), Bed::BochsSkylake).budget(8, 90)
+    Case::new(format!("bad-{what}"), Bed::BochsSkylake).allow("error: ").budget(8, 90)
 }
 
 fn with(what: &str, config: &str) -> Case {
     case(what).text("web.cfg", config).file("guest", "build/guest")
 }
 
+fn not_a_kernel() -> Case {
+    let wrong = words::refused("Domain-0", "not a kernel");
+    case("not-a-kernel").text("kernel", "this is no kernel\n").option("dom0=pvh").host_says(&[&wrong])
+}
+
 fn truncated() -> Case {
     let start = Content::Start(QUICK_KERNEL.into(), 3_000_000);
     let config = CONFIG.replace("\"guest\"", "\"vmlinuz\"");
-    case("truncated-kernel").text("web.cfg", config).module("vmlinuz", start).host_says(&["web*truncated"])
+    case("truncated-kernel")
+        .text("web.cfg", config)
+        .module("vmlinuz", start)
+        .host_says(&[&words::refused("web", "the kernel module is truncated")])
 }
 
 /// The hypervisor itself is an ELF without Xen's note.
 fn no_pvh_entry() -> Case {
     let config = CONFIG.replace("\"guest\"", "\"elf\"");
-    case("no-pvh-entry").text("web.cfg", config).file("elf", "build/euxen").host_says(&["web*PVH"])
+    case("no-pvh-entry")
+        .text("web.cfg", config)
+        .file("elf", "build/euxen")
+        .host_says(&[&words::refused("web", "no PVH entry")])
 }
 
 /// Without `dom0=pvh` a kernel as first module would be a PV domain.
 fn pv_first() -> Case {
-    case("pv-not-built").file("vmlinuz placeholder root=/dev/sda1", "build/guest").host_says(&["PV"])
+    case("pv-not-built")
+        .file("vmlinuz placeholder root=/dev/sda1", "build/guest")
+        .host_says(&["PV*not built yet", "stopped"])
 }
 
 /// The second of two domains with one name is refused; the first runs.
@@ -56,13 +72,14 @@ fn duplicate() -> Case {
     let second = CONFIG.replace("test=hello", "test=cost");
     with("duplicate-name", CONFIG)
         .text("two.cfg", second)
-        .host_says(&["two.cfg*web"])
+        .host_says(&["two.cfg: a domain named \"web\" is already in web.cfg"])
         .domain_says("web", &["GUEST-DONE"])
 }
 
 /// Without VT-x and AMD-V a PVH domain is refused by the feature's name.
 fn unvirtualized() -> Case {
-    let mut case = with("no-virtualization", CONFIG).host_says(&["web*AMD-V"]);
+    let mut case =
+        with("no-virtualization", CONFIG).host_says(&["no PVH domains*AMD-V", &words::refused("web", "*AMD-V")]);
     case.host.bed = Bed::QemuNoSvm;
     case
 }

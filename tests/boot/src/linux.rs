@@ -184,7 +184,7 @@ impl Guest<'_> {
             &last,
             "GUEST-END",
         ];
-        let off = words::powered_off(self.name);
+        let off = words::ended(self.name, words::POWERED_OFF);
         self.load(case, "").domain_says(self.name, &lines).host_says(&[&off])
     }
 }
@@ -228,7 +228,12 @@ fn clock(bed: Bed) -> Case {
 
 /// A guest that reboots is started again.
 fn reboot(bed: Bed) -> Case {
-    let steps = vec![domain("again", "GUEST-END"), host(words::rebooted("again")), domain("again", "GUEST-END")];
+    let steps = vec![
+        domain("again", "GUEST-END"),
+        host(words::ended("again", words::REBOOTED)),
+        host(words::starts_again("again")),
+        domain("again", "GUEST-END"),
+    ];
     small("again", "reboot").load(case("reboot", bed), "on_reboot = \"restart\"\n").track(steps)
 }
 
@@ -236,8 +241,9 @@ fn reboot(bed: Bed) -> Case {
 fn crash(bed: Bed) -> Case {
     let case = small("broken", "crash").load(case("crash", bed), "on_crash = \"destroy\"\n").allow("Kernel panic");
     let case = small("other", "info,clock").load(case, "");
-    case.host_says(&[&words::crashed("broken")])
-        .track(vec![host(words::crashed("broken")), domain("other", "GUEST-END")])
+    let crashed = words::ended("broken", words::CRASHED);
+    let block = [crashed.as_str(), "(broken)*rip", "(broken)*code", "(broken)*hypercall", "(broken) is destroyed"];
+    case.host_says(&block).track(vec![host(crashed.clone()), domain("other", "GUEST-END")])
 }
 
 /// A person's session: a prompt, a command, power off.
@@ -249,7 +255,7 @@ fn shell(bed: Bed) -> Case {
         Step::Type("uname -a\r".into()),
         domain("debian", "Linux * x86_64 GNU/Linux"),
         Step::Type("poweroff\r".into()),
-        host(words::powered_off("debian")),
+        host(words::ended("debian", words::POWERED_OFF)),
     ];
     case("shell", bed)
         .text("debian.cfg", config)

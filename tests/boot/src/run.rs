@@ -5,6 +5,7 @@ use crate::case::Case;
 use crate::expect::{Seen, Step, Watch};
 use crate::image;
 use crate::machine::{Machine, Output};
+use crate::words;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,14 @@ fn attempt(case: &Case, start: Instant) -> io::Result<(Option<String>, Option<u6
     let dir = dir.canonicalize()?;
     let iso = image::make(case, &dir)?;
     let machine = Machine::start(&case.host, &iso, &dir, Pace::Instructions)?;
-    let mut session = Session { case, machine, log: File::create(dir.join("serial.log"))?, line: Vec::new(), lines: 0 };
+    let mut session = Session {
+        case,
+        machine,
+        log: File::create(dir.join("serial.log"))?,
+        line: Vec::new(),
+        lines: 0,
+        is_over: false,
+    };
     let wrong = session.watch(start)?;
     let instructions = session.machine.clock().instructions();
     drop(session);
@@ -62,6 +70,8 @@ struct Session<'a> {
     log: File,
     line: Vec<u8>,
     lines: usize,
+    /// The hypervisor has said that no domain is left.
+    is_over: bool,
 }
 
 impl Session<'_> {
@@ -78,6 +88,9 @@ impl Session<'_> {
             }
             let wrong = match self.machine.read(Duration::from_millis(300)) {
                 Output::Bytes(bytes) => self.take(&bytes, &mut watch)?,
+                Output::Silence if self.is_over => {
+                    Some(format!("no domain is left, without {}", describe(watch.missing())))
+                }
                 Output::Silence => self.pause(&mut watch)?,
                 Output::End => Some(format!("the emulator ended without {}", describe(watch.missing()))),
             };
@@ -112,6 +125,7 @@ impl Session<'_> {
             self.lines += 1;
             let line = text(&self.line);
             self.line.clear();
+            self.is_over |= line.starts_with(words::NOTHING_LEFT);
             let seen = watch.line(&line, now_s);
             if let Some(wrong) = self.act(seen)? {
                 return Ok(Some(wrong));
@@ -167,10 +181,10 @@ fn describe(step: Option<&Step>) -> String {
     }
 }
 
-fn name(who: Option<&crate::words::Speaker>) -> String {
+fn name(who: Option<&words::Speaker>) -> String {
     match who {
-        Some(crate::words::Speaker::Domain(name)) => format!("domain {name}"),
-        Some(crate::words::Speaker::Host) => "the hypervisor".into(),
+        Some(words::Speaker::Domain(name)) => format!("domain {name}"),
+        Some(words::Speaker::Host) => "the hypervisor".into(),
         None => "anyone".into(),
     }
 }

@@ -31,25 +31,44 @@ fn is_name(word: &str) -> bool {
 }
 
 /// Text in a line of the hypervisor's that no test may show unless it asks for it.
-pub const HOST_DISASTERS: &[&str] = &["PANIC", "panicked", "FATAL", "double fault"];
+pub const HOST_DISASTERS: &[&str] = &["PANIC", "error: "];
+
+/// The hypervisor's line when it has nothing more to do: a test that still waits waits in vain.
+pub const NOTHING_LEFT: &str = "(euxen) no domain is left";
 
 /// Text in a guest's line that no test may show unless it asks for it.
 pub const GUEST_DISASTERS: &[&str] =
     &["Kernel panic", "BUG: ", "Oops: ", "soft lockup", "GUEST-FAIL", "rcu_sched self-detected"];
 
-/// The hypervisor's line on a domain that has powered off.
-pub fn powered_off(domain: &str) -> String {
-    format!("{domain}*powered off")
+/// The hypervisor's line on a domain that has ended for this reason.
+pub fn ended(domain: &str, reason: &str) -> String {
+    format!("({domain}) * ended: * {reason}")
 }
 
-/// The hypervisor's line on a domain that has rebooted.
-pub fn rebooted(domain: &str) -> String {
-    format!("{domain}*reboot")
+/// Why a domain ended that asked for the power to go.
+pub const POWERED_OFF: &str = "powered off";
+/// Why one ended that asked to start again.
+pub const REBOOTED: &str = "asked for a reboot";
+/// Why one ended that reported its own crash.
+pub const CRASHED: &str = "reported its own crash";
+/// Why one ended that had an exception without a handler.
+pub const TRIPLE_FAULT: &str = "triple fault";
+/// Why one ended that jumped to where it has no memory.
+pub const WILD_JUMP: &str = "executed at guest-physical";
+
+/// The hypervisor's line on a domain that it starts once more.
+pub fn starts_again(domain: &str) -> String {
+    format!("({domain}) starts again")
 }
 
-/// The hypervisor's line on a domain that has crashed.
-pub fn crashed(domain: &str) -> String {
-    format!("{domain}*crashed")
+/// The hypervisor's line on a domain that it cannot start.
+pub fn refused(domain: &str, reason: &str) -> String {
+    format!("({domain}) is not started: {reason}")
+}
+
+/// The hypervisor's line when all of a domain is gone.
+pub fn destroyed(domain: &str) -> String {
+    format!("({domain}) is destroyed")
 }
 
 #[cfg(test)]
