@@ -67,7 +67,8 @@ pub fn run() -> ! {
         Ok(hw::Vendor::Svm) => log::info!("virtualization by AMD-V and nested paging"),
         Err(missing) => log::warn!("no PVH domains: the machine has no {}; {}", missing.feature, missing.advice),
     }
-    start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::main_loop);
+    hw::enable_this_cpu();
+    start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
     let mut cx = Cx::root();
     start_domains(&mut cx);
     console::focus_first(&mut cx);

@@ -48,9 +48,14 @@ impl Running {
     }
 }
 
-/// Takes part in running domains. Called once on each CPU, with its machine part ready.
-pub fn main_loop() -> ! {
+/// What a CPU does that has come up.
+pub fn join() -> ! {
     hw::enable_this_cpu();
+    main_loop()
+}
+
+/// Takes part in running domains. Called once on each CPU, with virtualization on.
+pub fn main_loop() -> ! {
     let mut cx = Cx::root();
     sched::add_this_cpu(&mut cx);
     let mut running: Option<Running> = None;

@@ -22,6 +22,7 @@ pub(super) mod code {
     pub(crate) const CPUID: u64 = 0x72;
     pub(crate) const IRET: u64 = 0x74;
     pub(crate) const INVD: u64 = 0x76;
+    pub(crate) const PAUSE: u64 = 0x77;
     pub(crate) const HLT: u64 = 0x78;
     pub(crate) const INVLPGA: u64 = 0x7a;
     pub(crate) const IOIO: u64 = 0x7b;
@@ -38,6 +39,8 @@ pub(super) mod code {
     pub(crate) const XSETBV: u64 = 0x8d;
     pub(crate) const NPF: u64 = 0x400;
     pub(crate) const INVALID: u64 = u64::MAX;
+    /// The same from QEMU, which stores the lower half.
+    pub(crate) const INVALID_32: u64 = 0xffff_ffff;
 }
 
 /// Why the guest of this block left.
@@ -52,6 +55,7 @@ pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
         code::IOIO => Exit::Io(io(vmcb)),
         code::NPF => Exit::NestedFault(nested_fault(vmcb)),
         code::HLT => Exit::Hlt { len },
+        code::PAUSE => Exit::Pause { len },
         code::INVD | code::WBINVD => Exit::Wbinvd { len },
         code::XSETBV => Exit::Xsetbv { len },
         code::RDPMC => Exit::Rdpmc { len },
@@ -61,7 +65,7 @@ pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
         code::EXCEPTION..=code::EXCEPTION_LAST => exception((code - code::EXCEPTION) as u8, info),
         code::TASK_SWITCH => Exit::TaskSwitch,
         code::SHUTDOWN => Exit::TripleFault,
-        code::INVALID => Exit::EntryFailed { code, info },
+        code::INVALID | code::INVALID_32 => Exit::EntryFailed { code, info },
         _ => Exit::Unknown { code, info },
     }
 }
@@ -177,9 +181,11 @@ mod tests {
             (0x89, Exit::Wbinvd { len: None }),
             (0x8b, Exit::Undefined),
             (0x8d, Exit::Xsetbv { len: None }),
+            (0x77, Exit::Pause { len: None }),
             (0x7f, Exit::TripleFault),
             (0x65, Exit::Unknown { code: 0x65, info: 0 }),
             (0x87, Exit::Unknown { code: 0x87, info: 0 }),
+            (0xffff_ffff, Exit::EntryFailed { code: 0xffff_ffff, info: 0 }),
             (u64::MAX, Exit::EntryFailed { code: u64::MAX, info: 0 }),
         ] {
             assert_eq!(decode(&left(code, 0, 0), false), exit);

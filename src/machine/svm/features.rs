@@ -1,7 +1,7 @@
 //! What this processor's AMD-V offers: CPUID leaf 0x8000_000a (APM 3 E.4.9) and VM_CR (APM 2 15.30.1).
 //!
 //! Nested paging is required. Next-RIP save and flush by ASID are used where they are; without them the kernel
-//! decodes the exiting instruction, and a flush takes a new ASID. Clean bits are not used: the whole block is
+//! decodes the exiting instruction, and a flush takes a new ASID. Without the pause filter spinning is not noticed. Clean bits are not used: the whole block is
 //! loaded at each entry. No control register is intercepted, so decode assists would tell nothing.
 
 use crate::cpu::msr;
@@ -19,6 +19,8 @@ bitflags! {
         const NESTED_PAGING = 1 << 0;
         const NEXT_RIP_SAVE = 1 << 3;
         const FLUSH_BY_ASID = 1 << 6;
+        const PAUSE_FILTER = 1 << 10;
+        const PAUSE_FILTER_THRESHOLD = 1 << 12;
         /// Not of that leaf: the processor has the register TSC_AUX (leaf 0x8000_0001, EDX bit 27).
         const TSC_AUX = 1 << 31;
     }

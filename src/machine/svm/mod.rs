@@ -150,6 +150,9 @@ impl Virt for Vcpu {
         let (stamp, place) = (None, None);
         let mut vcpu = Self { vmcb, msrpm, features, events, stamp, place, dr: [0; 4], tsc_aux: 0 };
         vcpu.vmcb_mut().initialise(nested_root, msrpm_addr, iopm);
+        if features.contains(Features::PAUSE_FILTER) {
+            vcpu.vmcb_mut().watch_spinning(features.contains(Features::PAUSE_FILTER_THRESHOLD));
+        }
         Some(vcpu)
     }
 

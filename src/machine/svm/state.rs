@@ -27,6 +27,11 @@ pub(super) const SWITCHED_MSRS: [u32; 11] = [
 /// TSC_AUX, which the loading of a virtual CPU switches where the processor has it.
 pub(super) const TSC_AUX: u32 = 0xc000_0103;
 
+/// PAUSEs until a guest counts as spinning: some tens of microseconds, longer than a lock is held.
+const SPINS: u16 = 4000;
+/// Cycles between two PAUSEs of one loop; after a longer time the count begins anew.
+const SPIN_CYCLES: u16 = 128;
+
 const V_TPR: u64 = 0xf;
 const V_INTR_PRIO_SHIFT: u32 = 16;
 
@@ -57,6 +62,13 @@ impl Vmcb {
         self.np_control = 1;
         self.n_cr3 = nested_root.base().raw();
         self.reset();
+    }
+
+    /// Makes [`SPINS`] PAUSEs exit, if they come close together where the processor can tell (APM 2 15.14.4).
+    pub(super) fn watch_spinning(&mut self, has_threshold: bool) {
+        self.intercept3 |= Intercept3::PAUSE;
+        self.pause_filter_count = SPINS;
+        self.pause_filter_threshold = if has_threshold { SPIN_CYCLES } else { 0 };
     }
 
     fn reset(&mut self) {

@@ -20,6 +20,7 @@ bitflags! {
         const CPUID = 1 << 18;
         const IRET = 1 << 20;
         const INVD = 1 << 22;
+        const PAUSE = 1 << 23;
         const HLT = 1 << 24;
         const INVLPGA = 1 << 26;
         const IOIO_PROT = 1 << 27;
@@ -103,7 +104,9 @@ pub(super) struct Vmcb {
     pub(super) intercept_exceptions: u32,
     pub(super) intercept3: Intercept3,
     pub(super) intercept4: Intercept4,
-    reserved_014: [u8; 0x2c],
+    reserved_014: [u8; 0x28],
+    pub(super) pause_filter_threshold: u16,
+    pub(super) pause_filter_count: u16,
     pub(super) iopm_base: u64,
     pub(super) msrpm_base: u64,
     pub(super) tsc_offset: u64,
@@ -172,7 +175,7 @@ macro_rules! offsets {
 
 offsets! {
     intercept_cr 0x000  intercept_dr 0x004  intercept_exceptions 0x008  intercept3 0x00c  intercept4 0x010
-    iopm_base 0x040  msrpm_base 0x048  tsc_offset 0x050  asid 0x058  tlb_control 0x05c  int_ctl 0x060
+    pause_filter_threshold 0x03c  pause_filter_count 0x03e  iopm_base 0x040  msrpm_base 0x048  tsc_offset 0x050  asid 0x058  tlb_control 0x05c  int_ctl 0x060
     int_state 0x068  exit_code 0x070  exit_info1 0x078  exit_info2 0x080  exit_int_info 0x088  np_control 0x090
     event_inj 0x0a8  n_cr3 0x0b0  clean 0x0c0  next_rip 0x0c8
     segments 0x400  gdtr 0x460  ldtr 0x470  idtr 0x480  tr 0x490  cpl 0x4cb  efer 0x4d0  cr4 0x548  cr3 0x550
