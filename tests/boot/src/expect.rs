@@ -22,6 +22,7 @@ pub struct Watch<'a> {
     tracks: Vec<Track<'a>>,
     forbidden: Vec<(Speaker, &'a str)>,
     allowed: &'a [String],
+    complaints: Vec<String>,
 }
 
 struct Track<'a> {
@@ -44,10 +45,10 @@ impl<'a> Watch<'a> {
     /// Begins to watch for the steps; a disaster whose text is in `allowed` is none.
     pub fn new(tracks: &'a [Vec<Step>], allowed: &'a [String]) -> Self {
         let tracks = tracks.iter().map(|steps| Track { steps, last_s: 0.0 }).collect();
-        Watch { tracks, forbidden: Vec::new(), allowed }
+        Watch { tracks, forbidden: Vec::new(), allowed, complaints: Vec::new() }
     }
 
-    /// Adds text that this speaker must not write.
+    /// Adds text that this speaker must not write. The watch goes on when it does, to see it all.
     pub fn forbid(&mut self, who: Speaker, text: &'a str) {
         self.forbidden.push((who, text));
     }
@@ -67,6 +68,7 @@ impl<'a> Watch<'a> {
         if let Some(reason) = self.disaster(line) {
             return Seen::Wrong(reason);
         }
+        self.note_forbidden(line);
         self.advance(line, now_s)
     }
 
@@ -82,8 +84,20 @@ impl<'a> Watch<'a> {
             _ => words::GUEST_DISASTERS,
         };
         let general = general.iter().find(|word| text.contains(**word) && !self.allowed.iter().any(|a| a == *word));
-        let own = self.forbidden.iter().find(|(who, word)| speaker.as_ref() == Some(who) && text.contains(word));
-        general.copied().or(own.map(|(_, word)| *word)).map(|_| format!("unwanted: {line}"))
+        general.map(|_| format!("unwanted: {line}"))
+    }
+
+    fn note_forbidden(&mut self, line: &str) {
+        let (speaker, text) = words::split(line);
+        if self.forbidden.iter().any(|(who, word)| speaker.as_ref() == Some(who) && text.contains(word)) {
+            self.complaints.push(text.to_string());
+        }
+    }
+
+    /// What forbidden lines there were, if any.
+    pub fn complaint(&self) -> Option<String> {
+        let first = self.complaints.first()?;
+        Some(format!("{} unwanted lines, the first: {first}", self.complaints.len()))
     }
 
     fn advance(&mut self, line: &str, now_s: f64) -> Seen {
@@ -198,6 +212,18 @@ mod tests {
         let allowed = ["PANIC".to_string()];
         let mut watch = Watch::new(&tracks, &allowed);
         assert_eq!(watch.line("(euxen) PANIC at x", 0.0), Seen::Nothing);
+    }
+
+    #[test]
+    fn a_forbidden_line_is_remembered_to_the_end() {
+        let tracks = [vec![see("end")]];
+        let mut watch = Watch::new(&tracks, &[]);
+        watch.forbid(Speaker::Domain("a".into()), "FAIL ");
+        for line in ["(b) FAIL other", "(a) FAIL one", "(a) end"] {
+            assert_eq!(watch.line(line, 0.0), Seen::Nothing);
+        }
+        assert!(watch.done());
+        assert_eq!(watch.complaint(), Some("1 unwanted lines, the first: FAIL one".into()));
     }
 
     #[test]

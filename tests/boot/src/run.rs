@@ -55,7 +55,12 @@ fn attempt(case: &Case, start: Instant) -> io::Result<(Option<String>, Option<u6
         lines: 0,
         is_over: false,
     };
-    let wrong = session.watch(start)?;
+    let mut watch = Watch::new(&case.tracks, &case.allowed);
+    for (who, text) in &case.forbidden {
+        watch.forbid(who.clone(), text);
+    }
+    let stopped = session.watch(&mut watch, start)?;
+    let wrong = watch.complaint().or(stopped);
     let instructions = session.machine.clock().instructions();
     drop(session);
     if wrong.is_none() {
@@ -76,22 +81,17 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Watches until all has been seen or something is wrong, and says what.
-    fn watch(&mut self, start: Instant) -> io::Result<Option<String>> {
-        let case = self.case;
-        let mut watch = Watch::new(&case.tracks, &case.allowed);
-        for (who, text) in &case.forbidden {
-            watch.forbid(who.clone(), text);
-        }
+    fn watch(&mut self, watch: &mut Watch<'_>, start: Instant) -> io::Result<Option<String>> {
         while !watch.done() {
             if let Some(reason) = self.exhausted(start) {
                 return Ok(Some(format!("{reason}, without {}", describe(watch.missing()))));
             }
             let wrong = match self.machine.read(Duration::from_millis(300)) {
-                Output::Bytes(bytes) => self.take(&bytes, &mut watch)?,
+                Output::Bytes(bytes) => self.take(&bytes, watch)?,
                 Output::Silence if self.is_over => {
                     Some(format!("no domain is left, without {}", describe(watch.missing())))
                 }
-                Output::Silence => self.pause(&mut watch)?,
+                Output::Silence => self.pause(watch)?,
                 Output::End => Some(format!("the emulator ended without {}", describe(watch.missing()))),
             };
             if wrong.is_some() {

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Firmware, Host, Pace};
 use crate::machine::{Machine, Output};
+use crate::words;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
@@ -36,17 +37,32 @@ pub fn run(bed: Bed, iso: &Path) -> io::Result<()> {
 
 fn print_output(machine: &mut Machine, left: &AtomicBool) -> io::Result<()> {
     let mut screen = io::stdout();
+    let mut recent = String::new();
     while !left.load(Ordering::Relaxed) {
         match machine.read(Duration::from_millis(100)) {
             Output::Bytes(bytes) => {
                 screen.write_all(&bytes)?;
                 screen.flush()?;
+                hint_at_end(&mut recent, &bytes);
             }
             Output::Silence => {}
             Output::End => break,
         }
     }
     Ok(())
+}
+
+/// Says how to leave when the hypervisor has no domain any more.
+fn hint_at_end(recent: &mut String, bytes: &[u8]) {
+    recent.push_str(&String::from_utf8_lossy(bytes));
+    if recent.contains(words::NOTHING_LEFT) && recent.ends_with('\n') {
+        eprint!("-- the guest has ended; Ctrl-] leaves\r\n");
+        recent.clear();
+    }
+    let keep = recent.rfind('\n').map_or(0, |end| end + 1);
+    if !recent.contains(words::NOTHING_LEFT) {
+        recent.drain(..keep);
+    }
 }
 
 /// Copies keys on a thread that ends with the program, as reading a terminal cannot be cut short.
