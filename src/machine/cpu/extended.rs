@@ -83,10 +83,19 @@ impl Extended {
             unsafe { asm!("fxsave64 [{0}]", in(reg) area, options(nostack)) };
             return;
         }
+        // An emulator may let a guest set it without an exit.
+        self.xcr0 = read_xcr0();
         write_xcr0(components());
         // SAFETY: the area is large enough for all components and aligned to 64.
         unsafe { asm!("xsave64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)) };
     }
+}
+
+fn read_xcr0() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the callers have XSAVE, and CR4.OSXSAVE is set.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    u64::from(high) << 32 | u64::from(low)
 }
 
 fn write_xcr0(value: u64) {

@@ -105,9 +105,14 @@ pub fn enable(cpu: CpuId) {
     write(register::SVR, 1 << 8 | u32::from(SPURIOUS));
     write(register::ESR, 0);
     write(register::DIVIDE, 0b1011);
-    let timer_mode = if HAS_DEADLINE.load(Ordering::Relaxed) { TIMER_TSC_DEADLINE } else { 0 };
-    write(register::LVT_TIMER, u32::from(super::TIMER) | timer_mode);
+    unmask_timer();
     IDS[cpu.0 as usize].store(id(), Ordering::Release);
+}
+
+/// Lets the timer interrupt, in the mode in which deadlines are given.
+fn unmask_timer() {
+    let mode = if has_deadline() { TIMER_TSC_DEADLINE } else { 0 };
+    write(register::LVT_TIMER, u32::from(super::TIMER) | mode);
 }
 
 /// This CPU's APIC id.
@@ -174,7 +179,7 @@ pub fn measure(wait: impl FnOnce()) -> u32 {
     wait();
     let count = u32::MAX - read(register::CURRENT_COUNT);
     write(register::INITIAL_COUNT, 0);
-    write(register::LVT_TIMER, u32::from(super::TIMER));
+    unmask_timer();
     count
 }
 
