@@ -145,7 +145,7 @@ pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
         vcpu.note(attention::SCHEDULE);
         sched::pause(cx, vcpu.key);
     }
-    HAS_WORK.store(true, Ordering::Release);
+    HAS_WORK.store(true, Ordering::SeqCst);
     irq::note(this_cpu(), pending::KICK);
 }
 
@@ -176,36 +176,57 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
     }
 }
 
-/// A bounded step of whatever takes long, if there is any. One CPU at a time does it.
-pub fn work(cx: &mut Cx<'_, Root>) {
+/// A bounded step of whatever takes long, if there is any. One CPU at a time does it. Says whether this CPU is to
+/// come back soon.
+pub fn work(cx: &mut Cx<'_, Root>) -> bool {
     if !HAS_WORK.load(Ordering::Acquire) {
-        return;
+        return false;
     }
-    let Some(mut job) = JOB.try_lock() else { return };
-    if job.is_none() {
-        *job = next(cx);
-    }
-    match job.take() {
-        Some(current) => {
-            *job = step(cx, current);
-            irq::note(this_cpu(), pending::KICK);
+    let has_more = {
+        let Some(mut job) = JOB.try_lock() else { return false };
+        if job.is_none() {
+            *job = next(cx);
         }
-        // What ended just now set the flag before its virtual CPUs are off: look again when they are.
-        None => HAS_WORK.store(waits(cx), Ordering::Release),
+        match job.take() {
+            Some(current) => {
+                *job = step(cx, current);
+                true
+            }
+            None => {
+                // Down before the look: who ends a domain during it sets the flag again.
+                HAS_WORK.store(false, Ordering::SeqCst);
+                if ended(cx).next().is_some() {
+                    HAS_WORK.store(true, Ordering::SeqCst);
+                }
+                false
+            }
+        }
+    };
+    // A CPU that left its virtual CPU meanwhile found the lock taken, and relies on us.
+    let has_more = has_more || ended(cx).any(|domain| is_off(cx, &domain));
+    if has_more {
+        irq::note(this_cpu(), pending::KICK);
     }
+    has_more
 }
 
-/// Whether a domain has ended whose virtual CPUs are not off yet.
-fn waits(cx: &mut Cx<'_, Root>) -> bool {
-    let mut ended = domain::all(cx).into_iter().filter(|domain| domain.life.has_ended());
-    ended.any(|domain| !domain.life.is_preserved.load(Ordering::Relaxed))
+/// The domains that have ended and that nothing was decided about.
+fn ended(cx: &mut Cx<'_, Root>) -> impl Iterator<Item = Arc<Domain>> + use<> {
+    let is_new = |domain: &Arc<Domain>| {
+        domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed)
+    };
+    domain::all(cx).into_iter().filter(is_new)
+}
+
+/// Whether no CPU runs it.
+fn is_off(cx: &mut Cx<'_, Root>, domain: &Domain) -> bool {
+    domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key))
 }
 
 /// The next domain that has ended and that no CPU runs any more.
 fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
-    for domain in domain::all(cx) {
-        let is_new = domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed);
-        if !is_new || !domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key)) {
+    for domain in ended(cx) {
+        if !is_off(cx, &domain) {
             continue;
         }
         if matches!(action(&domain), Action::Preserve) {

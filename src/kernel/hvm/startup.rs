@@ -7,6 +7,7 @@ use abi::hvm_vcpu::{HvmContext, VCPU_HVM_MODE_32B, VCPU_HVM_MODE_64B, X86_32, X8
 use abi::sched::SHUTDOWN_POWEROFF;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
+use model::policy::control::{ControlPolicy, Controls};
 use model::pvh::Registers;
 use model::regs::{Cr0, Efer, Regs, Segment, SegmentName};
 use sync::Cx;
@@ -134,6 +135,18 @@ fn from_64(r: &X86_64) -> Result<StartState, Errno> {
     let tr = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
     let segments = all_segments(code, data, data, data, tr);
     Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments }, cr3: r.cr3, cr4: r.cr4, efer: r.efer })
+}
+
+/// Whether the domain may have such control registers: as when its virtual CPU wrote them itself.
+pub fn check_controls(domain: &Domain, state: &StartState) -> Result<(), Errno> {
+    let policy = ControlPolicy::new(&domain.cpuid);
+    let efer = state.efer & !Efer::LMA.bits();
+    let old = Controls { cr0: 0, cr3: 0, cr4: state.cr4, efer: 0, cs_is_long: false };
+    let is_good = policy.check_efer(efer, &old).is_ok()
+        && state.cr4 & !policy.cr4_allowed() == 0
+        && policy.check_cr0(state.registers.cr0.bits(), &old).is_ok()
+        && policy.check_cr3(state.cr3, &Controls { efer: state.efer, ..old }).is_ok();
+    if is_good { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn all_segments(cs: Segment, ds: Segment, es: Segment, ss: Segment, tr: Segment) -> [(SegmentName, Segment); 8] {

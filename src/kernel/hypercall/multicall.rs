@@ -10,7 +10,7 @@ use crate::guest_memory::GuestPtr;
 use crate::run::Running;
 
 /// Calls after which pending work is looked for.
-const STEP: u64 = 32;
+const STEP: u64 = 8;
 
 /// Runs `args[1]` calls from the array at `args[0]`, each with its own result.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
