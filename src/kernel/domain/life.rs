@@ -82,10 +82,16 @@ impl fmt::Display for Death {
             Self::Asked(SHUTDOWN_WATCHDOG) => write!(f, "was ended by its watchdog"),
             Self::Asked(code) => write!(f, "asked for shutdown code {code}"),
             Self::TripleFault => write!(f, "triple fault: an exception could not be delivered by its IDT"),
-            Self::NoMemory { at, is_fetch: true } => write!(f, "executed at guest-physical {at}, where it has no memory"),
-            Self::NoMemory { at, .. } => write!(f, "its page tables lead to guest-physical {at}, where it has no memory"),
+            Self::NoMemory { at, is_fetch: true } => {
+                write!(f, "executed at guest-physical {at}, where it has no memory")
+            }
+            Self::NoMemory { at, .. } => {
+                write!(f, "its page tables lead to guest-physical {at}, where it has no memory")
+            }
             Self::TaskSwitch => write!(f, "hardware task switch, which is not emulated"),
-            Self::EntryFailed { code, info } => write!(f, "the processor refused its state (code {code:#x}, {info:#x})"),
+            Self::EntryFailed { code, info } => {
+                write!(f, "the processor refused its state (code {code:#x}, {info:#x})")
+            }
             Self::UnknownExit { code, info } => write!(f, "unknown exit (code {code:#x}, {info:#x})"),
         }
     }
@@ -167,7 +173,13 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
     say(format_args!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", r.r9, r.r10, r.r11, r.r12));
     say(format_args!("r13 {:016x} r14 {:016x} r15 {:016x}", r.r13, r.r14, r.r15));
     let efer = hw.msr(GuestMsr::Efer);
-    say(format_args!("cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {efer:x}", hw.cr(0), hw.cr(2), hw.cr(3), hw.cr(4)));
+    say(format_args!(
+        "cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {efer:x}",
+        hw.cr(0),
+        hw.cr(2),
+        hw.cr(3),
+        hw.cr(4)
+    ));
     let (bytes, count) = emulate::code_bytes(cx, run);
     say(format_args!("code {:02x?}", &bytes[..count]));
     for (number, argument) in run.context.remembered() {
@@ -212,9 +224,7 @@ pub fn work(cx: &mut Cx<'_, Root>) -> bool {
 
 /// The domains that have ended and that nothing was decided about.
 fn ended(cx: &mut Cx<'_, Root>) -> impl Iterator<Item = Arc<Domain>> + use<> {
-    let is_new = |domain: &Arc<Domain>| {
-        domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed)
-    };
+    let is_new = |domain: &Arc<Domain>| domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed);
     domain::all(cx).into_iter().filter(is_new)
 }
 

@@ -40,7 +40,8 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     let is_told = noted & attention::START != 0 || !vcpu.is_up.load(Ordering::Relaxed);
     if noted & attention::SCHEDULE != 0 || (is_told && !startup::apply(cx, run)) {
         // What it was told to do, it was told in vain only if it has done it.
-        let kept = if noted & attention::SCHEDULE != 0 { noted & !attention::SCHEDULE } else { noted & !attention::START };
+        let kept =
+            if noted & attention::SCHEDULE != 0 { noted & !attention::SCHEDULE } else { noted & !attention::START };
         run.vcpu().note(kept);
         return Next::Schedule;
     }

@@ -85,7 +85,10 @@ fn from_32(r: &X86_32) -> Result<StartState, Errno> {
     check_segments(cs, ss, tr)?;
     // A state that the processor would refuse is refused here.
     let paging = r.cr0 & 1 << 31 != 0;
-    if (paging && r.cr0 & 1 == 0) || r.efer & Efer::LMA.bits() != 0 || u64::from(r.cr0) & (Cr0::NW | Cr0::CD).bits() == Cr0::NW.bits() {
+    if (paging && r.cr0 & 1 == 0)
+        || r.efer & Efer::LMA.bits() != 0
+        || u64::from(r.cr0) & (Cr0::NW | Cr0::CD).bits() == Cr0::NW.bits()
+    {
         return Err(Errno::EINVAL);
     }
     let wide = u64::from;
@@ -103,7 +106,12 @@ fn from_32(r: &X86_32) -> Result<StartState, Errno> {
         ..Regs::default()
     };
     let segments = all_segments(cs, ds, es, ss, tr);
-    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(wide(r.cr0)), segments }, cr3: wide(r.cr3), cr4: wide(r.cr4), efer: r.efer })
+    Ok(StartState {
+        registers: Registers { regs, cr0: Cr0::from_bits_retain(wide(r.cr0)), segments },
+        cr3: wide(r.cr3),
+        cr4: wide(r.cr4),
+        efer: r.efer,
+    })
 }
 
 fn from_64(r: &X86_64) -> Result<StartState, Errno> {
@@ -134,7 +142,12 @@ fn from_64(r: &X86_64) -> Result<StartState, Errno> {
     let code = Segment { attributes: 0xa9b, ..data };
     let tr = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
     let segments = all_segments(code, data, data, data, tr);
-    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments }, cr3: r.cr3, cr4: r.cr4, efer: r.efer })
+    Ok(StartState {
+        registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments },
+        cr3: r.cr3,
+        cr4: r.cr4,
+        efer: r.efer,
+    })
 }
 
 /// Whether the domain may have such control registers: as when its virtual CPU wrote them itself.

@@ -29,15 +29,15 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             reservation(cx, run, args, command, done)
         }
         XENMEM_MAXIMUM_RAM_PAGE => Ok(Outcome::Done(machine::mem::frames::count().saturating_sub(1))),
-        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => amount(cx, run, args[1], command),
+        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+            amount(cx, run, args[1], command)
+        }
         XENMEM_ADD_TO_PHYSMAP => add_to_physmap(cx, run, args[1]),
         XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(cx, run, args[1]),
         XENMEM_MEMORY_MAP => memory_map(cx, run, args[1]),
         // For control domains alone.
         XENMEM_SET_MEMORY_MAP | XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => Err(Errno::EPERM),
-        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => {
-            Err(Errno::EOPNOTSUPP)
-        }
+        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => Err(Errno::EOPNOTSUPP),
         _ => Err(Errno::ENOSYS),
     }
 }
