@@ -9,11 +9,8 @@ use machine::start::Wishes;
 /// Where `boot/header.S` comes to: `info` is the boot loader's information, `loaded` where the image lies.
 #[unsafe(no_mangle)]
 extern "C" fn euxen_start(info: u64, loaded: u64) -> ! {
-    let wishes = Wishes {
-        memory_limit: kernel::boot::memory_limit,
-        settings: kernel::boot::settings,
-        then: kernel::boot::run,
-    };
+    let wishes =
+        Wishes { memory_limit: kernel::boot::memory_limit, settings: kernel::boot::settings, then: kernel::boot::run };
     // SAFETY: the entry code calls this once, in the state that `start` asks for.
     unsafe { machine::start::start(info, loaded, &wishes) }
 }

@@ -89,7 +89,9 @@ fn start_domains(cx: &mut Cx<'_, Root>) {
     };
     match plan.dom0 {
         Dom0::None => {}
-        Dom0::Unknown => log::warn!("the first module is not started: a configuration that may refer to it has an error"),
+        Dom0::Unknown => {
+            log::warn!("the first module is not started: a configuration that may refer to it has an error")
+        }
         Dom0::Start { .. } if !options().dom0.pvh => {
             log::error!(
                 "the first module is a kernel for a PV initial domain, which is not built yet: \
@@ -100,12 +102,7 @@ fn start_domains(cx: &mut Cx<'_, Root>) {
         }
         Dom0::Start { kernel, ramdisk, cmdline } => {
             let config = dom0_config(cmdline);
-            build(cx, Source {
-                config,
-                id: Some(DomId(0)),
-                kernel: bytes[kernel],
-                ramdisk: ramdisk.map(|n| bytes[n]),
-            });
+            build(cx, Source { config, id: Some(DomId(0)), kernel: bytes[kernel], ramdisk: ramdisk.map(|n| bytes[n]) });
         }
     }
     for domain in plan.domains {

@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use abi::xen::VIRQ_TIMER;
 use model::evtchn::{Closed, Error, EvtchnPort, Peer, Sent, Wake};
 use model::ids::VcpuId;
-use sync::place::before;
 use sync::Cx;
+use sync::place::before;
 
 use crate::domain::{self, Domain};
 use crate::{console, sched};

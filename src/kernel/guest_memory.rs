@@ -12,8 +12,8 @@ use machine::virt::{GuestMsr, Virt};
 use model::addr::{Gfn, GuestPhys, GuestVirt, PAGE_SIZE};
 use model::paging::guest::{Access, Fault, Mode, translate};
 use model::regs::{Cr0, Cr4, Efer};
-use sync::place::before;
 use sync::Cx;
+use sync::place::before;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::domain::{Context, Domain};

@@ -48,6 +48,9 @@ impl Running {
     }
 }
 
+/// How long a guest may run while this CPU has long work to do.
+const BETWEEN_STEPS_NS: u64 = 200_000;
+
 /// What a CPU does that has come up.
 pub fn join() -> ! {
     hw::enable_this_cpu();
@@ -71,7 +74,10 @@ pub fn main_loop() -> ! {
             let decision = sched::schedule(&mut cx);
             until_ns = decision.until_ns;
             switch(&mut cx, &mut running, decision);
-            life::work(&mut cx);
+            if life::work(&mut cx) {
+                let soon = time::now().saturating_add(BETWEEN_STEPS_NS);
+                until_ns = Some(until_ns.map_or(soon, |until| until.min(soon)));
+            }
             time::arm(&mut cx, until_ns);
             next = Next::Enter;
         }
@@ -103,6 +109,9 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
 /// One stay in the guest.
 #[inline]
 fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    if core::mem::take(&mut run.context.is_polling) {
+        events::end_poll(cx, run);
+    }
     if events::prepare(cx, run) == Next::Schedule {
         return Next::Schedule;
     }
@@ -155,10 +164,7 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
         context.last_cpu = Some(here);
     }
     let VcpuRef { domain, id } = vcpu;
-    let mut run = Running { domain, id, context, rearm: false };
-    if core::mem::take(&mut run.context.is_polling) {
-        events::end_poll(cx, &run);
-    }
+    let run = Running { domain, id, context, rearm: false };
     runstate::update_area(cx, &run);
     Some(run)
 }

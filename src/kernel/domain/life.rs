@@ -82,10 +82,16 @@ impl fmt::Display for Death {
             Self::Asked(SHUTDOWN_WATCHDOG) => write!(f, "was ended by its watchdog"),
             Self::Asked(code) => write!(f, "asked for shutdown code {code}"),
             Self::TripleFault => write!(f, "triple fault: an exception could not be delivered by its IDT"),
-            Self::NoMemory { at, is_fetch: true } => write!(f, "executed at guest-physical {at}, where it has no memory"),
-            Self::NoMemory { at, .. } => write!(f, "its page tables lead to guest-physical {at}, where it has no memory"),
+            Self::NoMemory { at, is_fetch: true } => {
+                write!(f, "executed at guest-physical {at}, where it has no memory")
+            }
+            Self::NoMemory { at, .. } => {
+                write!(f, "its page tables lead to guest-physical {at}, where it has no memory")
+            }
             Self::TaskSwitch => write!(f, "hardware task switch, which is not emulated"),
-            Self::EntryFailed { code, info } => write!(f, "the processor refused its state (code {code:#x}, {info:#x})"),
+            Self::EntryFailed { code, info } => {
+                write!(f, "the processor refused its state (code {code:#x}, {info:#x})")
+            }
             Self::UnknownExit { code, info } => write!(f, "unknown exit (code {code:#x}, {info:#x})"),
         }
     }
@@ -145,7 +151,7 @@ pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
         vcpu.note(attention::SCHEDULE);
         sched::pause(cx, vcpu.key);
     }
-    HAS_WORK.store(true, Ordering::Release);
+    HAS_WORK.store(true, Ordering::SeqCst);
     irq::note(this_cpu(), pending::KICK);
 }
 
@@ -167,7 +173,13 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
     say(format_args!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", r.r9, r.r10, r.r11, r.r12));
     say(format_args!("r13 {:016x} r14 {:016x} r15 {:016x}", r.r13, r.r14, r.r15));
     let efer = hw.msr(GuestMsr::Efer);
-    say(format_args!("cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {efer:x}", hw.cr(0), hw.cr(2), hw.cr(3), hw.cr(4)));
+    say(format_args!(
+        "cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {efer:x}",
+        hw.cr(0),
+        hw.cr(2),
+        hw.cr(3),
+        hw.cr(4)
+    ));
     let (bytes, count) = emulate::code_bytes(cx, run);
     say(format_args!("code {:02x?}", &bytes[..count]));
     for (number, argument) in run.context.remembered() {
@@ -176,36 +188,55 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
     }
 }
 
-/// A bounded step of whatever takes long, if there is any. One CPU at a time does it.
-pub fn work(cx: &mut Cx<'_, Root>) {
+/// A bounded step of whatever takes long, if there is any. One CPU at a time does it. Says whether this CPU is to
+/// come back soon.
+pub fn work(cx: &mut Cx<'_, Root>) -> bool {
     if !HAS_WORK.load(Ordering::Acquire) {
-        return;
+        return false;
     }
-    let Some(mut job) = JOB.try_lock() else { return };
-    if job.is_none() {
-        *job = next(cx);
-    }
-    match job.take() {
-        Some(current) => {
-            *job = step(cx, current);
-            irq::note(this_cpu(), pending::KICK);
+    let has_more = {
+        let Some(mut job) = JOB.try_lock() else { return false };
+        if job.is_none() {
+            *job = next(cx);
         }
-        // What ended just now set the flag before its virtual CPUs are off: look again when they are.
-        None => HAS_WORK.store(waits(cx), Ordering::Release),
+        match job.take() {
+            Some(current) => {
+                *job = step(cx, current);
+                true
+            }
+            None => {
+                // Down before the look: who ends a domain during it sets the flag again.
+                HAS_WORK.store(false, Ordering::SeqCst);
+                if ended(cx).next().is_some() {
+                    HAS_WORK.store(true, Ordering::SeqCst);
+                }
+                false
+            }
+        }
+    };
+    // A CPU that left its virtual CPU meanwhile found the lock taken, and relies on us.
+    let has_more = has_more || ended(cx).any(|domain| is_off(cx, &domain));
+    if has_more {
+        irq::note(this_cpu(), pending::KICK);
     }
+    has_more
 }
 
-/// Whether a domain has ended whose virtual CPUs are not off yet.
-fn waits(cx: &mut Cx<'_, Root>) -> bool {
-    let mut ended = domain::all(cx).into_iter().filter(|domain| domain.life.has_ended());
-    ended.any(|domain| !domain.life.is_preserved.load(Ordering::Relaxed))
+/// The domains that have ended and that nothing was decided about.
+fn ended(cx: &mut Cx<'_, Root>) -> impl Iterator<Item = Arc<Domain>> + use<> {
+    let is_new = |domain: &Arc<Domain>| domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed);
+    domain::all(cx).into_iter().filter(is_new)
+}
+
+/// Whether no CPU runs it.
+fn is_off(cx: &mut Cx<'_, Root>, domain: &Domain) -> bool {
+    domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key))
 }
 
 /// The next domain that has ended and that no CPU runs any more.
 fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
-    for domain in domain::all(cx) {
-        let is_new = domain.life.has_ended() && !domain.life.is_preserved.load(Ordering::Relaxed);
-        if !is_new || !domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key)) {
+    for domain in ended(cx) {
+        if !is_off(cx, &domain) {
             continue;
         }
         if matches!(action(&domain), Action::Preserve) {

@@ -24,9 +24,16 @@ pub struct Memory {
     /// Frames of RAM that it may own.
     max_pages: u64,
     /// Frames that it owns for other ends: `shared_info`, the grant table. They are not given up with their place.
-    special: Vec<Mfn>,
+    special: Vec<Special>,
     /// What `XENMEM_memory_map` tells.
     map: Vec<MapEntry>,
+}
+
+/// A frame for another end than RAM.
+struct Special {
+    mfn: Mfn,
+    /// The last place that it was given. It has at most one, as in Xen: what the p2m has there decides.
+    at: Option<Gfn>,
 }
 
 /// A frame taken out of the p2m, to be let go after the flush.
@@ -104,8 +111,9 @@ impl Memory {
                 self.pages += count;
                 Ok(())
             }
-            Err(errno) => {
-                for n in 0..count {
+            Err((errno, done)) => {
+                self.pages += done;
+                for n in done..count {
                     let _ = frames::release(Mfn::new(mfn.raw() + n));
                 }
                 Err(errno)
@@ -113,13 +121,14 @@ impl Memory {
         }
     }
 
-    /// Puts frames of the domain's own at a place, with a reference for each.
-    fn place(&mut self, gfn: Gfn, mfn: Mfn, order: u8) -> Result<Flush, Errno> {
+    /// Puts frames of the domain's own at a place, with a reference for each. If it fails, the first so many frames are
+    /// there all the same.
+    fn place(&mut self, gfn: Gfn, mfn: Mfn, order: u8) -> Result<Flush, (Errno, u64)> {
         let frame = |n| Mfn::new(mfn.raw() + n);
         for n in 0..1 << order {
             if frames::get_owned(frame(n), self.owner).is_err() {
                 (0..n).for_each(|n| drop(frames::put(frame(n))));
-                return Err(Errno::EINVAL);
+                return Err((Errno::EINVAL, 0));
             }
         }
         match self.p2m.set_entry(&mut NestedTables, gfn, order, mfn, Kind::RamRw) {
@@ -128,7 +137,7 @@ impl Memory {
                 let done = if let Refused::OutOfMemory(step) = refused { step.done } else { 0 };
                 // What was placed before memory ran out stays placed, and keeps its references.
                 (done..1 << order).for_each(|n| drop(frames::put(frame(n))));
-                Err(if let Refused::NoSuchGfn = refused { Errno::EINVAL } else { Errno::ENOMEM })
+                Err((if let Refused::NoSuchGfn = refused { Errno::EINVAL } else { Errno::ENOMEM }, done))
             }
         }
     }
@@ -136,35 +145,71 @@ impl Memory {
     /// A frame of zeros for another end than RAM, pinned.
     pub fn new_special(&mut self) -> Result<PinnedFrame, Errno> {
         let mfn = frames::allocate(self.owner, 0, None).ok_or(Errno::ENOMEM)?;
-        self.special.push(mfn);
+        self.special.push(Special { mfn, at: None });
         PinnedFrame::get(mfn, self.owner).map_err(|_| Errno::ENOMEM)
     }
 
-    /// Puts a special frame at a place. What was there before is given back, to be let go after the flush.
-    pub fn map_special(&mut self, gfn: Gfn, mfn: Mfn) -> Result<Option<Dropped>, Errno> {
-        let old = self.p2m.get(&NestedTables, gfn).entry();
-        let _ = self.place(gfn, mfn, 0)?; // a replaced entry asks for the flush that `old` stands for
-        Ok(old.map(|entry| self.dropped(entry.mfn)))
+    /// Puts a special frame at a place, and takes it away from where it was. What was at the new place is given up.
+    /// What comes back is to be let go after the flush.
+    pub fn map_special(&mut self, gfn: Gfn, mfn: Mfn) -> Result<[Option<Dropped>; 2], Errno> {
+        let before = self.special.iter().find(|special| special.mfn == mfn).and_then(|special| special.at);
+        let before = before.filter(|&at| at != gfn && self.mfn_at(at) == Some(mfn));
+        let replaced = self.replace(gfn, mfn)?;
+        // If there is no memory to split what the old place is in, the frame stays there as well.
+        let moved = before.and_then(|at| self.remove(at).ok().flatten());
+        if let Some(special) = self.special.iter_mut().find(|special| special.mfn == mfn) {
+            special.at = Some(gfn);
+        }
+        Ok([replaced, moved])
+    }
+
+    /// Gives a frame of ordinary memory another place, as [`Memory::map_special`] does.
+    pub fn relocate(&mut self, from: Gfn, to: Gfn) -> Result<[Option<Dropped>; 2], Errno> {
+        let mfn = self.ram(from, true).ok_or(Errno::EINVAL)?;
+        if from == to {
+            return Ok([None, None]);
+        }
+        self.p2m.remove(&mut NestedTables, from, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
+        let moved = Dropped { mfn, whole: false };
+        match self.replace(to, mfn) {
+            Ok(replaced) => {
+                if let Some(special) = self.special.iter_mut().find(|special| special.mfn == mfn) {
+                    special.at = Some(to);
+                }
+                Ok([replaced, Some(moved)])
+            }
+            Err(errno) => {
+                // The tables that lead to the old place are there still, and so is what processors know of it.
+                self.place(from, mfn, 0).map_err(|(errno, _)| errno)?;
+                frames::put(moved.mfn);
+                Err(errno)
+            }
+        }
+    }
+
+    /// Puts a frame at a place and gives up what was there.
+    fn replace(&mut self, gfn: Gfn, mfn: Mfn) -> Result<Option<Dropped>, Errno> {
+        let old = self.mfn_at(gfn);
+        // A replaced entry asks for the flush that `old` stands for.
+        let _ = self.place(gfn, mfn, 0).map_err(|(errno, _)| errno)?;
+        Ok(old.map(|old| self.dropped(old)))
     }
 
     /// Takes a guest frame away. `None` if there was none.
     pub fn remove(&mut self, gfn: Gfn) -> Result<Option<Dropped>, Errno> {
-        let Some(entry) = self.p2m.get(&NestedTables, gfn).entry() else { return Ok(None) };
+        let Some(mfn) = self.mfn_at(gfn) else { return Ok(None) };
         if self.p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).is_err() {
             return Err(Errno::ENOMEM);
         }
-        Ok(Some(self.dropped(entry.mfn)))
+        Ok(Some(self.dropped(mfn)))
     }
 
-    /// Takes a guest frame away but keeps it owned: it is about to get another place.
-    pub fn unplace(&mut self, gfn: Gfn) -> Result<(Mfn, Dropped), Errno> {
-        let mfn = self.ram(gfn, true).ok_or(Errno::EINVAL)?;
-        self.p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
-        Ok((mfn, Dropped { mfn, whole: false }))
+    fn mfn_at(&self, gfn: Gfn) -> Option<Mfn> {
+        self.p2m.get(&NestedTables, gfn).entry().map(|entry| entry.mfn)
     }
 
     fn dropped(&mut self, mfn: Mfn) -> Dropped {
-        let whole = !self.special.contains(&mfn);
+        let whole = self.special.iter().all(|special| special.mfn != mfn);
         if whole {
             self.pages = self.pages.saturating_sub(1);
         }
@@ -197,9 +242,9 @@ impl Memory {
 
     /// The last step: the tables and what was kept for other ends. `false` while some are left.
     pub fn free_tables(&mut self, budget: usize) -> bool {
-        for mfn in self.special.drain(..) {
+        for special in self.special.drain(..) {
             // Refused only where it was released before, which nothing does.
-            let _ = frames::release(mfn);
+            let _ = frames::release(special.mfn);
         }
         self.p2m.free(&mut NestedTables, budget)
     }

@@ -173,10 +173,8 @@ fn send(cx: &mut Cx<'_, Root>, run: &mut Running, ipi: &Ipi) {
 
 /// Which of the targets of a lowest-priority message gets it.
 fn chosen(cx: &mut Cx<'_, Root>, domain: &Domain, targets: &[VcpuId]) -> Option<VcpuId> {
-    let lapics: Vec<_> = targets
-        .iter()
-        .map(|&id| (id, cx.lock(&domain.vcpus[id.0 as usize].state).0.lapic.clone()))
-        .collect();
+    let lapics: Vec<_> =
+        targets.iter().map(|&id| (id, cx.lock(&domain.vcpus[id.0 as usize].state).0.lapic.clone())).collect();
     lowest_priority(lapics.iter().map(|(id, lapic)| (*id, lapic)))
 }
 

@@ -39,7 +39,10 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     }
     let is_told = noted & attention::START != 0 || !vcpu.is_up.load(Ordering::Relaxed);
     if noted & attention::SCHEDULE != 0 || (is_told && !startup::apply(cx, run)) {
-        run.vcpu().note(noted & (attention::NMI | attention::APIC));
+        // What it was told to do, it was told in vain only if it has done it.
+        let kept =
+            if noted & attention::SCHEDULE != 0 { noted & !attention::SCHEDULE } else { noted & !attention::START };
+        run.vcpu().note(kept);
         return Next::Schedule;
     }
     let has_upcall = has_upcall(run);
@@ -70,7 +73,9 @@ fn give(cx: &mut Cx<'_, Root>, run: &mut Running, noted: u32, has_upcall: bool) 
         if run.context.hw.interrupts_open(&run.context.regs) {
             let vector = run.domain.callback_vector.load(Ordering::Relaxed);
             run.context.hw.inject(Event::Interrupt(vector));
-            return wait_for(run, Window::None, noted & attention::APIC);
+            // The local APIC's interrupts come when the handler of this one is done.
+            let window = if noted & attention::APIC != 0 { Window::Interrupt } else { Window::None };
+            return wait_for(run, window, noted & attention::APIC);
         }
         return wait_for(run, Window::Interrupt, noted & attention::APIC);
     }
@@ -153,7 +158,11 @@ pub fn sleep_polling(cx: &mut Cx<'_, Root>, run: &mut Running, ports: &[EvtchnPo
     let key = run.vcpu().key;
     sched::sleep(cx, key);
     let is_pending = ports.iter().any(|&port| run.domain.shared.is_pending(port));
-    if is_pending || has_work(cx, run) {
+    // As in Xen, what cannot be delivered with interrupts off does not end the poll: spinlocks poll like that.
+    let takes_interrupts = run.context.regs.rflags & Rflags::IF.bits() != 0;
+    let told = attention::NMI | attention::START | attention::SCHEDULE;
+    let is_told = run.vcpu().attention.load(Ordering::Acquire) & told != 0;
+    if is_pending || is_told || (takes_interrupts && has_work(cx, run)) {
         sched::wake(cx, key);
     }
 }

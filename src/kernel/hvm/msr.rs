@@ -1,7 +1,7 @@
 //! RDMSR and WRMSR, by the domain's policy.
 
-use machine::virt::{GuestMsr, Virt};
 use machine::cpu;
+use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
 use model::policy::{Managed, Read, Write};
 use model::regs::Event;

@@ -18,9 +18,10 @@ use crate::{sched, time};
 
 /// The time account of a virtual CPU up to now.
 pub fn info(cx: &mut Cx<'_, Root>, vcpu: &Vcpu) -> RunstateInfo {
-    sched::runstate(cx, vcpu.key).map_or(RunstateInfo { state: 3, pad: 0, state_entry_time: 0, time: [0; 4] }, |runstate| {
-        RunstateInfo { time: runstate.times_at(time::now()), ..at_entry(&runstate) }
-    })
+    sched::runstate(cx, vcpu.key).map_or(
+        RunstateInfo { state: 3, pad: 0, state_entry_time: 0, time: [0; 4] },
+        |runstate| RunstateInfo { time: runstate.times_at(time::now()), ..at_entry(&runstate) },
+    )
 }
 
 /// As the area has it: times up to when the present state was entered.

@@ -7,6 +7,7 @@ use abi::hvm_vcpu::{HvmContext, VCPU_HVM_MODE_32B, VCPU_HVM_MODE_64B, X86_32, X8
 use abi::sched::SHUTDOWN_POWEROFF;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
+use model::policy::control::{ControlPolicy, Controls};
 use model::pvh::Registers;
 use model::regs::{Cr0, Efer, Regs, Segment, SegmentName};
 use sync::Cx;
@@ -84,7 +85,10 @@ fn from_32(r: &X86_32) -> Result<StartState, Errno> {
     check_segments(cs, ss, tr)?;
     // A state that the processor would refuse is refused here.
     let paging = r.cr0 & 1 << 31 != 0;
-    if (paging && r.cr0 & 1 == 0) || r.efer & Efer::LMA.bits() != 0 || u64::from(r.cr0) & (Cr0::NW | Cr0::CD).bits() == Cr0::NW.bits() {
+    if (paging && r.cr0 & 1 == 0)
+        || r.efer & Efer::LMA.bits() != 0
+        || u64::from(r.cr0) & (Cr0::NW | Cr0::CD).bits() == Cr0::NW.bits()
+    {
         return Err(Errno::EINVAL);
     }
     let wide = u64::from;
@@ -102,7 +106,12 @@ fn from_32(r: &X86_32) -> Result<StartState, Errno> {
         ..Regs::default()
     };
     let segments = all_segments(cs, ds, es, ss, tr);
-    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(wide(r.cr0)), segments }, cr3: wide(r.cr3), cr4: wide(r.cr4), efer: r.efer })
+    Ok(StartState {
+        registers: Registers { regs, cr0: Cr0::from_bits_retain(wide(r.cr0)), segments },
+        cr3: wide(r.cr3),
+        cr4: wide(r.cr4),
+        efer: r.efer,
+    })
 }
 
 fn from_64(r: &X86_64) -> Result<StartState, Errno> {
@@ -133,7 +142,24 @@ fn from_64(r: &X86_64) -> Result<StartState, Errno> {
     let code = Segment { attributes: 0xa9b, ..data };
     let tr = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
     let segments = all_segments(code, data, data, data, tr);
-    Ok(StartState { registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments }, cr3: r.cr3, cr4: r.cr4, efer: r.efer })
+    Ok(StartState {
+        registers: Registers { regs, cr0: Cr0::from_bits_retain(r.cr0), segments },
+        cr3: r.cr3,
+        cr4: r.cr4,
+        efer: r.efer,
+    })
+}
+
+/// Whether the domain may have such control registers: as when its virtual CPU wrote them itself.
+pub fn check_controls(domain: &Domain, state: &StartState) -> Result<(), Errno> {
+    let policy = ControlPolicy::new(&domain.cpuid);
+    let efer = state.efer & !Efer::LMA.bits();
+    let old = Controls { cr0: 0, cr3: 0, cr4: state.cr4, efer: 0, cs_is_long: false };
+    let is_good = policy.check_efer(efer, &old).is_ok()
+        && state.cr4 & !policy.cr4_allowed() == 0
+        && policy.check_cr0(state.registers.cr0.bits(), &old).is_ok()
+        && policy.check_cr3(state.cr3, &Controls { efer: state.efer, ..old }).is_ok();
+    if is_good { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn all_segments(cs: Segment, ds: Segment, es: Segment, ss: Segment, tr: Segment) -> [(SegmentName, Segment); 8] {

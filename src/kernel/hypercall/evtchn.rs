@@ -13,6 +13,9 @@ use crate::events;
 use crate::guest_memory::GuestPtr;
 use crate::run::Running;
 
+/// Ports that one step of `EVTCHNOP_reset` closes.
+const RESET_STEP: u32 = 256;
+
 /// `EVTCHNOP_*`: `args[0]` the command, `args[1]` its argument.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     let at = args[1];
@@ -26,7 +29,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         EVTCHNOP_BIND_VCPU => bind_vcpu(cx, run, at),
         EVTCHNOP_CLOSE => close(cx, run, at),
         EVTCHNOP_STATUS => status(cx, run, at),
-        EVTCHNOP_RESET => reset(cx, run, at),
+        EVTCHNOP_RESET => reset(cx, run, args),
         // Physical interrupts and FIFO event channels are not built.
         _ => Err(Errno::ENOSYS),
     }
@@ -140,14 +143,16 @@ fn status(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     Ok(Outcome::DONE)
 }
 
-fn reset(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let arg = GuestPtr::<Reset>::new(at).read(cx, run)?;
+fn reset(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let arg = GuestPtr::<Reset>::new(args[1]).read(cx, run)?;
     domain::own_from_guest(cx, &run.domain, arg.dom)?;
     let mut from = 0;
-    loop {
+    for _ in 0..RESET_STEP {
         let step = cx.lock(&run.domain.channels).0.close_next(from, &run.domain.shared);
         let Some((next, closed)) = step else { return Ok(Outcome::DONE) };
         events::after_close(cx, closed);
         from = next;
     }
+    // What is closed by now is passed over.
+    Ok(Outcome::Again(*args))
 }

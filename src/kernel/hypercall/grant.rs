@@ -30,9 +30,8 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
 
 /// Whose table is meant: the caller's own, or a status that says why not.
 fn own(cx: &mut Cx<'_, Root>, run: &Running, dom: u16) -> Result<(), Status> {
-    domain::own_from_guest(cx, &run.domain, dom).map_err(|errno| {
-        if errno == Errno::EPERM { Status::PERMISSION_DENIED } else { Status::BAD_DOMAIN }
-    })
+    domain::own_from_guest(cx, &run.domain, dom)
+        .map_err(|errno| if errno == Errno::EPERM { Status::PERMISSION_DENIED } else { Status::BAD_DOMAIN })
 }
 
 fn query_size(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {

@@ -1,5 +1,7 @@
 //! `memory_op` (`xen/include/public/memory.h`), of what a translated guest may do to itself.
 
+use alloc::vec::Vec;
+
 use abi::errno::Errno;
 use abi::memory::*;
 use model::addr::Gfn;
@@ -13,7 +15,7 @@ use crate::run::Running;
 
 /// Where a command keeps how far it came (`MEMOP_EXTENT_SHIFT`).
 const PROGRESS_SHIFT: u32 = 6;
-/// Extents after which pending work is looked for.
+/// Frames after which pending work is looked for, and extents.
 const STEP: u64 = 64;
 /// The largest extent that a guest may ask for, as for Xen's domains without devices (`CONFIG_DOMU_MAX_ORDER`).
 const MAX_ORDER: u32 = 9;
@@ -27,15 +29,15 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             reservation(cx, run, args, command, done)
         }
         XENMEM_MAXIMUM_RAM_PAGE => Ok(Outcome::Done(machine::mem::frames::count().saturating_sub(1))),
-        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => amount(cx, run, args[1], command),
+        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+            amount(cx, run, args[1], command)
+        }
         XENMEM_ADD_TO_PHYSMAP => add_to_physmap(cx, run, args[1]),
         XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(cx, run, args[1]),
         XENMEM_MEMORY_MAP => memory_map(cx, run, args[1]),
         // For control domains alone.
         XENMEM_SET_MEMORY_MAP | XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => Err(Errno::EPERM),
-        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => {
-            Err(Errno::EOPNOTSUPP)
-        }
+        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => Err(Errno::EOPNOTSUPP),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -67,7 +69,7 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
     }
     let extents = GuestPtr::<u64>::new(arg.extent_start);
     for index in done..arg.nr_extents {
-        if index - done == STEP {
+        if (index - done) << arg.extent_order >= STEP {
             let first = u64::from(command) | index << PROGRESS_SHIFT;
             return Ok(Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]]));
         }
@@ -87,13 +89,20 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
     Ok(Outcome::Done(arg.nr_extents))
 }
 
+/// Gives up an extent, frame after frame, as far as there is memory; one flush does for all.
 fn decrease(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, order: u32) -> Result<(), Errno> {
-    for n in 0..1u64 << order {
-        let gfn = gfn.checked_add(n).ok_or(Errno::EINVAL)?;
-        let dropped = cx.lock(&run.domain.memory).0.remove(gfn)?.ok_or(Errno::EINVAL)?;
-        flush::after_change(cx, run, [dropped]);
-    }
-    Ok(())
+    let mut dropped = Vec::new();
+    dropped.try_reserve_exact(1 << order).map_err(|_| Errno::ENOMEM)?;
+    let result = {
+        let (mut memory, _) = cx.lock(&run.domain.memory);
+        (0..1u64 << order).try_for_each(|n| {
+            let gfn = gfn.checked_add(n).ok_or(Errno::EINVAL)?;
+            dropped.push(memory.remove(gfn)?.ok_or(Errno::EINVAL)?);
+            Ok(())
+        })
+    };
+    flush::after_change(cx, run, dropped);
+    result
 }
 
 fn remove_from_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
@@ -111,14 +120,22 @@ fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     match arg.space {
         XENMAPSPACE_SHARED_INFO if arg.idx == 0 => {
             let mfn = run.domain.shared.frame().mfn();
-            place_special(cx, run, gfn, mfn)
+            let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
+            flush::after_change(cx, run, dropped.into_iter().flatten());
+            Ok(Outcome::DONE)
         }
         XENMAPSPACE_SHARED_INFO => Err(Errno::EINVAL),
         XENMAPSPACE_GRANT_TABLE => {
             let mfn = super::grant::frame(cx, &run.domain, arg.idx)?;
-            place_special(cx, run, gfn, mfn)
+            let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
+            flush::after_change(cx, run, dropped.into_iter().flatten());
+            Ok(Outcome::DONE)
         }
-        XENMAPSPACE_GMFN => move_frame(cx, run, Gfn::new(arg.idx), gfn),
+        XENMAPSPACE_GMFN => {
+            let dropped = cx.lock(&run.domain.memory).0.relocate(Gfn::new(arg.idx), gfn)?;
+            flush::after_change(cx, run, dropped.into_iter().flatten());
+            Ok(Outcome::DONE)
+        }
         XENMAPSPACE_GMFN_RANGE => Err(Errno::EOPNOTSUPP),
         XENMAPSPACE_GMFN_FOREIGN => Err(Errno::ENOSYS),
         _ => Err(Errno::EINVAL),
@@ -126,53 +143,18 @@ fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
 }
 
 /// Puts a frame of the hypervisor's giving at a place of the guest's choice; what was there is given up.
-fn place_special(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, mfn: model::addr::Mfn) -> Answer {
-    let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
-    flush::after_change(cx, run, dropped);
-    Ok(Outcome::DONE)
-}
-
-/// Gives a frame of the guest's another place.
-fn move_frame(cx: &mut Cx<'_, Root>, run: &mut Running, from: Gfn, to: Gfn) -> Answer {
-    let (replaced, moved) = {
-        let (mut memory, _) = cx.lock(&run.domain.memory);
-        if memory.ram(from, true).is_none() {
-            return Err(Errno::EINVAL);
-        }
-        if from == to {
-            return Ok(Outcome::DONE);
-        }
-        let (mfn, moved) = memory.unplace(from)?;
-        (memory.map_special(to, mfn), moved)
-    };
-    // If the new place could not be made the frame stays the domain's, without one.
-    match replaced {
-        Ok(replaced) => flush::after_change(cx, run, replaced.into_iter().chain([moved])),
-        Err(errno) => {
-            flush::after_change(cx, run, [moved]);
-            return Err(errno);
-        }
-    }
-    Ok(Outcome::DONE)
-}
-
 fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let ptr = GuestPtr::<MemoryMap>::new(at);
     let mut arg = ptr.read(cx, run)?;
-    let entries: alloc::vec::Vec<E820Entry> = {
+    let entries: Vec<E820Entry> = {
         let (memory, _) = cx.lock(&run.domain.memory);
         memory.map().iter().map(|entry| e820(entry.addr.raw(), entry.size, entry.kind)).collect()
     };
     let to = GuestPtr::<E820Entry>::new(arg.buffer);
     let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    if arg.buffer != 0 {
-        let fits = arg.nr_entries.min(count);
-        for (index, entry) in (0..u64::from(fits)).zip(&entries) {
-            to.at(index).write(cx, run, entry)?;
-        }
-        arg.nr_entries = fits;
-    } else {
-        arg.nr_entries = count;
+    arg.nr_entries = arg.nr_entries.min(count);
+    for (index, entry) in (0..u64::from(arg.nr_entries)).zip(&entries) {
+        to.at(index).write(cx, run, entry)?;
     }
     ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)

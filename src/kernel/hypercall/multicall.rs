@@ -10,7 +10,7 @@ use crate::guest_memory::GuestPtr;
 use crate::run::Running;
 
 /// Calls after which pending work is looked for.
-const STEP: u64 = 32;
+const STEP: u64 = 8;
 
 /// Runs `args[1]` calls from the array at `args[0]`, each with its own result.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
@@ -18,7 +18,8 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     let count = args[1] & 0xffff_ffff;
     for index in 0..count.min(STEP) {
         let mut call = calls.at(index).read(cx, run)?;
-        let answer = if call.op == abi::nr::MULTICALL { Err(Errno::EINVAL) } else { dispatch(cx, run, call.op, &call.args) };
+        let answer =
+            if call.op == abi::nr::MULTICALL { Err(Errno::EINVAL) } else { dispatch(cx, run, call.op, &call.args) };
         let (result, reschedule) = match answer {
             Ok(Outcome::Done(value)) => (value, false),
             Ok(Outcome::Reschedule(value)) => (value, true),

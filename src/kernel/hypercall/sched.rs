@@ -77,6 +77,7 @@ fn poll(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
         cx.lock(&domain.channels).0.stop_polling(run.id);
         return Ok(Outcome::DONE);
     }
+    // Taken back before the guest goes on, however that comes.
     run.context.is_polling = true;
     if arg.timeout != 0 {
         let vcpu = run.vcpu();

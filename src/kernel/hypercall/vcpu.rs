@@ -60,6 +60,7 @@ fn is_up(run: &Running, target: VcpuId) -> bool {
 fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
     let context = GuestPtr::<HvmContext>::new(at).read(cx, run)?;
     let registers = startup::from_hvm_context(&context)?;
+    startup::check_controls(&run.domain, &registers)?;
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
     let (mut state, _) = cx.lock(&vcpu.state);
     if state.is_initialised {
@@ -150,10 +151,16 @@ fn set_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u6
         return Err(Errno::EINVAL);
     }
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
-    let (mut state, mut cx) = cx.lock(&vcpu.state);
-    state.period_ns = arg.period_ns;
-    let deadline = time::now().saturating_add(arg.period_ns);
-    if state.periodic.set(&mut cx, deadline, (vcpu.key, Kind::Periodic)) { Ok(Outcome::DONE) } else { Err(Errno::ENOMEM) }
+    {
+        let (mut state, mut cx) = cx.lock(&vcpu.state);
+        state.period_ns = arg.period_ns;
+        let deadline = time::now().saturating_add(arg.period_ns);
+        if !state.periodic.set(&mut cx, deadline, (vcpu.key, Kind::Periodic)) {
+            return Err(Errno::ENOMEM);
+        }
+    }
+    run.rearm = true;
+    Ok(Outcome::DONE)
 }
 
 fn stop_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {

@@ -22,7 +22,8 @@ struct Console {
     open_line: Option<u32>,
 }
 
-static CONSOLE: Mutex<Console> = Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new(), open_line: None });
+static CONSOLE: Mutex<Console> =
+    Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new(), open_line: None });
 
 /// How often a full transmitter is asked before the byte is given up: a port that is not there must not hang us.
 const PATIENCE: u32 = 200_000;

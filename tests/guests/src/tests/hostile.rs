@@ -10,7 +10,7 @@ use abi::memory::*;
 use abi::sched::*;
 use abi::vcpu::*;
 use abi::version::*;
-use abi::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE, DOMID_SELF, VIRQ_DEBUG};
+use abi::xen::{CONSOLEIO_WRITE, DOMID_SELF, VIRQ_DEBUG};
 use abi::{Errno, nr};
 use guest::check::{fails, report};
 use guest::hypercall::{self, Ret};
@@ -207,7 +207,6 @@ const CALLS: &[Call] = &[
     any("grant_table_op(swap_grant_ref)", nr::GRANT_TABLE_OP, GNTTABOP_SWAP_GRANT_REF),
     ("multicall", nr::MULTICALL, [0, 1, 0, 0], 0, Fails(Errno::EFAULT)),
     ("console_io(write)", nr::CONSOLE_IO, [CONSOLEIO_WRITE as u64, 8, 0, 0], 2, AnyError),
-    ("console_io(read)", nr::CONSOLE_IO, [CONSOLEIO_READ as u64, 8, 0, 0], 2, AnyError),
     ("physdev_op(map_pirq)", nr::PHYSDEV_OP, [13, 0, 0, 0], 1, AnyError),
     ("physdev_op(eoi)", nr::PHYSDEV_OP, [12, 0, 0, 0], 1, AnyError),
     ("platform_op", nr::PLATFORM_OP, [0; 4], 0, AnyError),

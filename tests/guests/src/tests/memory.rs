@@ -120,10 +120,11 @@ fn orders() {
 fn shared_page() {
     zero(events::add_to_physmap(XENMAPSPACE_SHARED_INFO, 0, SHARED.gfn()), "the shared page can replace a page of RAM");
     let time = SHARED.addr() + 32;
-    check!(mem::peek32(time) & 1 == 0 && mem::peek64(time + 16) != 0, "the shared page has the time");
+    // The clock's rate is never zero; what it started from may be.
+    check!(mem::peek32(time) & 1 == 0 && mem::peek32(time + 24) != 0, "the shared page has the time");
     zero(events::add_to_physmap(XENMAPSPACE_SHARED_INFO, 0, events::SHARED_INFO >> 12), "the shared page can move");
     equal(mem::peek64(SHARED.addr()), !0, "nothing is left where it was");
-    check!(mem::peek64(events::SHARED_INFO + 32 + 16) != 0, "it is where it moved to");
+    check!(mem::peek32(events::SHARED_INFO + 32 + 24) != 0, "it is where it moved to");
     fails(events::add_to_physmap(XENMAPSPACE_SHARED_INFO, 1, SHARED.gfn()), Errno::EINVAL, "there is one shared page");
     fails(events::add_to_physmap(99, 0, SHARED.gfn()), Errno::EINVAL, "an unknown space is EINVAL");
 }
