@@ -118,13 +118,15 @@ pub fn bochs(host: &Host, iso: &Path, dir: &Path, port: u16, pace: Pace) -> std:
 
 fn bochs_settings(host: &Host, iso: &Path, dir: &Path, port: u16, pace: Pace) -> String {
     let (model, cpus, memory) = (host.bed.bochs_model(), host.cpus, host.memory_mib);
+    // Bochs holds at most 2 GiB itself; of a larger guest's memory the rest is in a file.
+    let resident = memory.min(2048);
     let sync = if pace == Pace::Person { "slowdown" } else { "none" };
     let ips = BOCHS_TICKS_PER_S as u64;
     format!(
         "config_interface: textconfig\n\
          display_library: nogui\n\
          cpu: model={model}, count={cpus}, ips={ips}, quantum=5, reset_on_triple_fault=0, ignore_bad_msrs=1, exclude_features=\"rdrand,rdseed\"\n\
-         memory: guest={memory}, host={memory}\n\
+         memory: guest={memory}, host={resident}\n\
          romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot\n\
          vgaromimage: file=/usr/share/vgabios/vgabios.bin\n\
          pci: enabled=1, chipset=i440fx\n\

@@ -53,6 +53,7 @@ fn attempt(case: &Case, start: Instant) -> io::Result<(Option<String>, Option<u6
         log: File::create(dir.join("serial.log"))?,
         line: Vec::new(),
         lines: 0,
+        destroyed: 0,
         is_over: false,
     };
     let mut watch = Watch::new(&case.tracks, &case.allowed);
@@ -75,7 +76,7 @@ struct Session<'a> {
     log: File,
     line: Vec<u8>,
     lines: usize,
-    /// The hypervisor has said that no domain is left.
+    destroyed: usize,
     is_over: bool,
 }
 
@@ -125,7 +126,7 @@ impl Session<'_> {
             self.lines += 1;
             let line = text(&self.line);
             self.line.clear();
-            self.is_over |= line.starts_with(words::NOTHING_LEFT);
+            self.count_destroyed(&line);
             let seen = watch.line(&line, now_s);
             if let Some(wrong) = self.act(seen)? {
                 return Ok(Some(wrong));
@@ -135,6 +136,13 @@ impl Session<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// It is over when every domain of the case has been destroyed and the hypervisor says so.
+    fn count_destroyed(&mut self, line: &str) {
+        self.destroyed += usize::from(line.starts_with("(euxen) ") && line.contains(words::DESTROYED));
+        let configs = self.case.modules.iter().filter(|module| module.string.ends_with(".cfg")).count();
+        self.is_over |= line.starts_with(words::NOTHING_LEFT) && self.destroyed >= configs;
     }
 
     /// In a pause, a line without its end may be a prompt.

@@ -66,9 +66,12 @@ pub fn refused(domain: &str, reason: &str) -> String {
     format!("({domain}) is not started: {reason}")
 }
 
-/// The hypervisor's line when all of a domain is gone.
+/// What the hypervisor says when all of a domain is gone.
+pub const DESTROYED: &str = "is destroyed";
+
+/// The hypervisor's line when all of this domain is gone.
 pub fn destroyed(domain: &str) -> String {
-    format!("({domain}) is destroyed")
+    format!("({domain}) {DESTROYED}")
 }
 
 #[cfg(test)]
