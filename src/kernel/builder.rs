@@ -198,7 +198,7 @@ fn unpack(cx: &mut Cx<'_, Root>, module: &'static [u8]) -> Result<Arc<Kernel>, S
     let bytes = match inspect(module, MAX_KERNEL).map_err(|error| error.to_string())? {
         Kind::Elf => KernelBytes::Module(module),
         Kind::Packed(packed) => {
-            let len = usize::try_from(packed.unpacked_len).map_err(|_| "the kernel is too large")?;
+            let len = packed.unpacked_len;
             log::info!("unpacking a kernel of {} KiB to {} KiB", module.len() >> 10, len >> 10);
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(len).map_err(|_| format!("no {len} bytes of memory to unpack the kernel"))?;
@@ -268,7 +268,7 @@ fn populate(cx: &mut Cx<'_, Root>, domain: &Domain, gfn: Gfn, count: u64) -> Res
     let (mut memory, _) = cx.lock(&domain.memory);
     for order in [9, 0] {
         let frames = 1u64 << order;
-        if gfn.raw() % frames == 0 && count >= frames && memory.populate(gfn, order).is_ok() {
+        if gfn.raw().is_multiple_of(frames) && count >= frames && memory.populate(gfn, order).is_ok() {
             return Ok(frames);
         }
     }

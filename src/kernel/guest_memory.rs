@@ -29,19 +29,6 @@ pub fn pin<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, gfn: Gfn, for_writin
     PinnedFrame::get(mfn, domain.id).ok()
 }
 
-/// Copies from guest-physical memory; `false` where there is none.
-pub fn read_physical<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, from: GuestPhys, out: &mut [u8]) -> bool {
-    let mut done = 0;
-    while done < out.len() {
-        let Some(at) = from.checked_add(done as u64) else { return false };
-        let count = (PAGE - at.offset()).min(out.len() - done);
-        let Some(frame) = pin(cx, domain, at.frame(), false) else { return false };
-        frame.read(at.offset(), &mut out[done..done + count]);
-        done += count;
-    }
-    true
-}
-
 /// Copies to guest-physical memory; `false` where there is none that may be written.
 pub fn write_physical<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, to: GuestPhys, bytes: &[u8]) -> bool {
     let mut done = 0;
@@ -129,11 +116,6 @@ impl<T> GuestPtr<T> {
     /// A handle as the guest gave it.
     pub fn new(address: u64) -> Self {
         Self { address, of: PhantomData }
-    }
-
-    /// Whether it is the null handle.
-    pub fn is_null(self) -> bool {
-        self.address == 0
     }
 
     /// The `index`th of an array that begins here.

@@ -113,7 +113,7 @@ fn backtrace(mut frame: u64) {
     let top = (here | (percpu::BLOCK - 1)) - 64;
     let bottom = here & !(percpu::BLOCK - 1);
     for _ in 0..32 {
-        if frame % 8 != 0 || frame < bottom || frame + 16 > top {
+        if !frame.is_multiple_of(8) || frame < bottom || frame + 16 > top {
             return;
         }
         // SAFETY: the words lie within the stack block of this CPU, above a frame that is in use.

@@ -74,14 +74,16 @@ pub fn start_all(topology: &Topology, limit: u32, work: fn() -> !) {
         } else if map_block(id).is_none() {
             log::warn!("no memory for the stacks of another CPU");
             break;
-        } else {
-            start(id, apic_id, page);
+        } else if !start(id, apic_id, page) {
+            // It may still come up at any time, and would then use this block: no number is given out after it.
+            log::warn!("the processor with APIC id {apic_id} did not start; those after it are left alone");
+            break;
         }
     }
 }
 
-/// Writes the trampoline and its arguments to `page`, and starts one processor.
-fn start(id: CpuId, apic_id: u32, page: u64) {
+/// Writes the trampoline and its arguments to `page`, and starts one processor. Says whether it came up.
+fn start(id: CpuId, apic_id: u32, page: u64) -> bool {
     let code = &raw const trampoline_start as *const u8;
     let len = (&raw const trampoline_end as usize) - code as usize;
     let to = layout::direct(model::addr::MachineAddr::new(page));
@@ -108,12 +110,11 @@ fn start(id: CpuId, apic_id: u32, page: u64) {
     let end = time::now() + PATIENCE_MS * 1_000_000;
     while online() == id.0 {
         if time::now() > end {
-            // It may still come up at any time, and would then use this block: the number is not used again.
-            log::warn!("the processor with APIC id {apic_id} did not start");
-            return;
+            return false;
         }
         cpu::relax();
     }
+    true
 }
 
 /// Where a started processor comes to, on its own stack and the hypervisor's page tables.

@@ -64,7 +64,7 @@ pub struct Wishes {
 /// # Safety
 /// Called once, by the entry code, with the loader's information at physical address `info`, the image at `loaded`,
 /// the boot page tables loaded and interrupts off.
-pub unsafe fn start(info: u64, loaded: u64, wishes: &Wishes) -> ! {
+pub unsafe fn start(info: u64, loaded: u64, wishes: &'static Wishes) -> ! {
     trap::prepare_idt();
     // SAFETY: by the caller.
     let info = match unsafe { BootInfo::take(info) } {
@@ -94,7 +94,7 @@ pub unsafe fn start(info: u64, loaded: u64, wishes: &Wishes) -> ! {
             "ud2",
             top = in(reg) top,
             on = sym on_own_stack,
-            in("rdi") wishes.then,
+            in("rdi") wishes,
             in("rsi") u64::from(settings.screen),
             options(noreturn)
         );
@@ -114,7 +114,7 @@ fn open_console(settings: &Settings) {
 }
 
 /// The rest, on the first CPU's own stack.
-extern "C" fn on_own_stack(then: fn() -> !, with_screen: u64) -> ! {
+extern "C" fn on_own_stack(wishes: &Wishes, with_screen: u64) -> ! {
     let first = CpuId(0);
     if descriptors::load(first).is_none() {
         stop("there is no memory for the first CPU's descriptor tables");
@@ -136,7 +136,7 @@ extern "C" fn on_own_stack(then: fn() -> !, with_screen: u64) -> ! {
     if ioapic::route_only(topology, 4, irq::SERIAL) {
         console::listen();
     }
-    then()
+    (wishes.then)()
 }
 
 /// The bytes of a boot module, which stay in RAM for good; none if the loader put it where there is no RAM.

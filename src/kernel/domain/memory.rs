@@ -127,7 +127,9 @@ impl Memory {
         let frame = |n| Mfn::new(mfn.raw() + n);
         for n in 0..1 << order {
             if frames::get_owned(frame(n), self.owner).is_err() {
-                (0..n).for_each(|n| drop(frames::put(frame(n))));
+                (0..n).for_each(|n| {
+                    frames::put(frame(n));
+                });
                 return Err((Errno::EINVAL, 0));
             }
         }
@@ -136,7 +138,9 @@ impl Memory {
             Err(refused) => {
                 let done = if let Refused::OutOfMemory(step) = refused { step.done } else { 0 };
                 // What was placed before memory ran out stays placed, and keeps its references.
-                (done..1 << order).for_each(|n| drop(frames::put(frame(n))));
+                (done..1 << order).for_each(|n| {
+                    frames::put(frame(n));
+                });
                 Err((if let Refused::NoSuchGfn = refused { Errno::EINVAL } else { Errno::ENOMEM }, done))
             }
         }
@@ -169,7 +173,7 @@ impl Memory {
         if from == to {
             return Ok([None, None]);
         }
-        self.p2m.remove(&mut NestedTables, from, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
+        let _ = self.p2m.remove(&mut NestedTables, from, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
         let moved = Dropped { mfn, whole: false };
         match self.replace(to, mfn) {
             Ok(replaced) => {
@@ -180,7 +184,7 @@ impl Memory {
             }
             Err(errno) => {
                 // The tables that lead to the old place are there still, and so is what processors know of it.
-                self.place(from, mfn, 0).map_err(|(errno, _)| errno)?;
+                let _ = self.place(from, mfn, 0).map_err(|(errno, _)| errno)?;
                 frames::put(moved.mfn);
                 Err(errno)
             }

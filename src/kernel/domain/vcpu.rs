@@ -90,7 +90,6 @@ pub struct Areas {
 }
 
 /// The registers with which a virtual CPU starts; all others are as after reset.
-#[expect(missing_docs, reason = "the names are the architecture's")]
 pub struct StartState {
     pub registers: Registers,
     pub cr3: u64,

@@ -107,7 +107,7 @@ pub fn sync_cr8(cx: &mut Cx<'_, Root>, run: &Running) {
 
 /// What follows an access: messages to others, the timer, and a look at what is pending.
 fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect) {
-    if let Some(_) = run.context.hw.cr8() {
+    if run.context.hw.cr8().is_some() {
         let (cr8, threshold) = {
             let (state, _) = cx.lock(&run.vcpu().state);
             (state.lapic.cr8(), state.lapic.cr8_threshold())

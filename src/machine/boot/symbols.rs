@@ -42,7 +42,7 @@ pub fn spans(info: &BootInfo) -> Option<(Span, Span)> {
 /// # Safety
 /// Both spans are RAM that holds what the loader put there, mapped by the direct map, and stays so.
 pub unsafe fn keep(symbols: Span, strings: Span) {
-    if symbols.start % 8 != 0 {
+    if !symbols.start.is_multiple_of(8) {
         return;
     }
     STRINGS.store(layout::direct(MachineAddr::new(strings.start)), Ordering::Relaxed);

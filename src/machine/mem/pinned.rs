@@ -68,7 +68,7 @@ impl PinnedFrame {
 
     /// The 32-bit word at `offset`, a multiple of 4, to be used atomically.
     pub fn word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 4 == 0, "an aligned word");
+        assert!(offset.is_multiple_of(4), "an aligned word");
         let at = self.at(offset, 4);
         // SAFETY: as above.
         unsafe { AtomicU32::from_ptr(at.cast()) }
@@ -76,7 +76,7 @@ impl PinnedFrame {
 
     /// The 64-bit word at `offset`, a multiple of 8, to be used atomically.
     pub fn long(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "an aligned word");
+        assert!(offset.is_multiple_of(8), "an aligned word");
         let at = self.at(offset, 8);
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(at.cast()) }

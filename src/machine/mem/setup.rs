@@ -65,7 +65,7 @@ impl TableSource for Early<'_> {
 /// Runs once, on the first CPU and the boot page tables, with the image at `loaded`; all spans are what the loader said.
 pub unsafe fn set_up(mut ram: Regions, kept: impl Iterator<Item = Span>, loaded: u64, limit: u64) -> Option<u64> {
     LOADED.store(loaded, Ordering::Relaxed);
-    ram.remove(Span { start: DIRECT_MAP_SIZE.min(limit), end: u64::MAX & !4095 });
+    ram.remove(Span { start: DIRECT_MAP_SIZE.min(limit), end: !4095 });
     let image = Span { start: loaded, end: image_phys(&raw const image_end as u64) };
     let mut free = ram.clone();
     free.remove(image);
@@ -91,7 +91,7 @@ pub unsafe fn set_up(mut ram: Regions, kept: impl Iterator<Item = Span>, loaded:
 
 /// Keeps the highest free page below 640 KiB; firmware data lies at the very top of it.
 fn keep_low_page(free: &mut Regions) {
-    let found = free.iter().filter(|span| span.start < 0xa0000).last();
+    let found = free.iter().rfind(|span| span.start < 0xa0000);
     if let Some(span) = found {
         let page = span.end.min(0x9_0000).saturating_sub(PAGE_SIZE);
         if page >= span.start {
@@ -156,7 +156,7 @@ fn map_records(early: &mut Early<'_>, root: MachineAddr, span: Span) -> Option<(
     const LARGE: u64 = 2 << 20;
     let mut at = span.start;
     while at < span.end {
-        let is_large = at % LARGE == 0 && span.end - at >= LARGE;
+        let is_large = at.is_multiple_of(LARGE) && span.end - at >= LARGE;
         let large = if is_large { take_large(early) } else { None };
         let (bytes, to) = match large {
             Some(to) => (LARGE, to),

@@ -38,7 +38,7 @@ pub fn tsc_hz() -> u64 {
 #[inline]
 pub fn at(tsc: u64) -> u64 {
     let ticks = tsc.wrapping_sub(boot());
-    (u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed)) >> 32) as u64
+    ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// Nanoseconds since the hypervisor's first instruction.
