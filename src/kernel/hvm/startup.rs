@@ -49,6 +49,9 @@ pub fn write_hypercall_page(cx: &mut Cx<'_, Root>, run: &mut Running, at: GuestP
 
 /// The registers that a `vcpu_hvm_context` asks for.
 pub fn from_hvm_context(context: &HvmContext) -> Result<StartState, Errno> {
+    if context.pad != 0 {
+        return Err(Errno::EINVAL);
+    }
     match context.mode {
         VCPU_HVM_MODE_32B => {
             let (regs, _) = X86_32::read_from_prefix(context.cpu_regs.as_bytes()).map_err(|_| Errno::EINVAL)?;
@@ -77,6 +80,9 @@ fn check_segments(cs: Segment, ss: Segment, tr: Segment) -> Result<(), Errno> {
 }
 
 fn from_32(r: &X86_32) -> Result<StartState, Errno> {
+    if r.pad1 != 0 || r.pad2 != [0; 3] {
+        return Err(Errno::EINVAL);
+    }
     let cs = segment(0, r.cs_base, r.cs_limit, r.cs_ar);
     let ss = segment(0, r.ss_base, r.ss_limit, r.ss_ar);
     let ds = segment(0, r.ds_base, r.ds_limit, r.ds_ar);

@@ -45,7 +45,15 @@ const QUESTIONS: [Question; 13] = [
 
 /// Every question on every bed.
 pub fn cases() -> Vec<Case> {
-    QUESTIONS.iter().flat_map(|question| BEDS.map(|bed| case(question, bed))).collect()
+    let all = QUESTIONS.iter().flat_map(|question| BEDS.map(|bed| (question, bed)));
+    all.filter(|(question, bed)| !fails_the_bed(question.name, *bed)).map(|(question, bed)| case(question, bed)).collect()
+}
+
+/// Questions that an emulator itself answers wrongly. QEMU ends by an assertion of its own when a guest writes CR8
+/// while a virtual interrupt waits, and lets a guest set CR0.NW without CD; Bochs ends when an AMD-V guest clears
+/// CR0.PE in long mode.
+fn fails_the_bed(name: &str, bed: Bed) -> bool {
+    matches!((name, bed), ("lapic" | "badregs", Bed::QemuSvm) | ("badregs", Bed::BochsSvm))
 }
 
 fn case(Question { name, vcpus, counts, ended }: &Question, bed: Bed) -> Case {
