@@ -46,7 +46,9 @@ const QUESTIONS: [Question; 13] = [
 /// Every question on every bed.
 pub fn cases() -> Vec<Case> {
     let all = QUESTIONS.iter().flat_map(|question| BEDS.map(|bed| (question, bed)));
-    all.filter(|(question, bed)| !fails_the_bed(question.name, *bed)).map(|(question, bed)| case(question, bed)).collect()
+    all.filter(|(question, bed)| !fails_the_bed(question.name, *bed))
+        .map(|(question, bed)| case(question, bed))
+        .collect()
 }
 
 /// Questions that an emulator itself answers wrongly. QEMU ends by an assertion of its own when a guest writes CR8
