@@ -328,6 +328,7 @@ fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Me
         vcpus,
         shared,
         channels: Lock::new(channels),
+        pv: None,
         memory: Lock::new(memory),
         grants: Lock::new(grants),
         params: Lock::new([0; HVM_NR_PARAMS as usize]),
@@ -368,6 +369,7 @@ fn make_vcpu(
     let context = Context {
         hw,
         regs: Regs::default(),
+        pv: None,
         extended: Extended::new().ok_or(NO_MEMORY)?,
         tsc_offset: 0,
         window: Window::None,

@@ -12,6 +12,7 @@ mod events;
 mod guest_memory;
 mod hvm;
 mod hypercall;
+mod pv;
 mod run;
 mod sched;
 mod time;

@@ -16,7 +16,7 @@ use sync::place::Root;
 use crate::domain::{Context, Domain, Vcpu, flush, life};
 use crate::hvm::{self, events, runstate};
 use crate::sched::VcpuRef;
-use crate::{console, sched, time};
+use crate::{console, pv, sched, time};
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     let context = &mut *run.context;
     let exit = context.hw.run(&mut context.regs);
     flush::left();
-    hvm::exit::handle(cx, run, exit)
+    if run.domain.pv.is_some() { pv::exit::handle(cx, run, exit) } else { hvm::exit::handle(cx, run, exit) }
 }
 
 /// Makes this CPU have what the scheduler decided.

@@ -75,6 +75,23 @@ pub enum Exit {
     },
     /// An instruction that no guest has, MONITOR, MWAIT and the virtualization instructions: `#UD`.
     Undefined,
+    /// PV: SYSCALL by the guest's user mode; RIP is behind it.
+    UserSyscall {
+        /// From 32-bit code (CSTAR).
+        is_compat: bool,
+    },
+    /// PV: SYSENTER. Where the guest was is not known but by its own convention.
+    Sysenter,
+    /// PV: INT with a vector that its user mode may raise by itself (0x80); RIP is behind it.
+    SoftInterrupt(u8),
+    /// PV: the processor refused to go back to the guest: its selectors, RIP or RSP cannot be loaded. The registers are
+    /// those with which it was to go on.
+    IretFault {
+        /// The vector that IRET raised.
+        vector: u8,
+        /// Its error code.
+        error: u32,
+    },
     /// An access that the nested page tables do not allow.
     NestedFault(NestedFault),
     /// An exception that the back-end intercepts, not yet delivered to the guest.

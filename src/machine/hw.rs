@@ -1,4 +1,4 @@
-//! The one match on vendor: which of the two back-ends this machine has.
+//! The one match on back-end: which of the two vendors' this machine has, and which way a virtual CPU runs.
 
 use model::addr::Mfn;
 use model::p2m::Nested;
@@ -8,7 +8,7 @@ use spin::Once;
 use crate::cpu::features;
 use crate::exit::Exit;
 use crate::virt::{GuestMsr, Unsupported, Virt, Window};
-use crate::{svm, vmx};
+use crate::{pv, svm, vmx};
 
 /// The two vendors' technologies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,106 +50,138 @@ impl Vendor {
 }
 
 /// A virtual CPU in the hardware's hands.
-#[expect(clippy::large_enum_variant, reason = "all virtual CPUs of a machine are of one variant")]
+#[expect(clippy::large_enum_variant, reason = "nearly all virtual CPUs of a machine are of one variant")]
 pub enum HwVcpu {
     /// VT-x.
     Vmx(vmx::Vcpu),
     /// AMD-V.
     Svm(svm::Vcpu),
+    /// In ring 3, on either.
+    Pv(pv::Vcpu),
 }
 
-macro_rules! both {
-    ($self:ident, $vcpu:ident => $do:expr) => {
-        match $self {
-            Self::Vmx($vcpu) => $do,
-            Self::Svm($vcpu) => $do,
-        }
-    };
-}
-
-impl Virt for HwVcpu {
-    fn new(nested_root: Mfn) -> Option<Self> {
+impl HwVcpu {
+    /// A PVH or HVM virtual CPU in the state after reset, whose memory is what the nested page tables at `nested_root`
+    /// map. `None` when memory is short, or the machine has no virtualization.
+    pub fn new(nested_root: Mfn) -> Option<Self> {
         match vendor().ok()? {
             Vendor::Vmx => vmx::Vcpu::new(nested_root).map(Self::Vmx),
             Vendor::Svm => svm::Vcpu::new(nested_root).map(Self::Svm),
         }
     }
+
+    /// What only PV has.
+    ///
+    /// # Panics
+    /// If it is no PV virtual CPU: our own mistake.
+    #[inline]
+    pub fn pv(&self) -> &pv::Vcpu {
+        match self {
+            Self::Pv(vcpu) => vcpu,
+            _ => panic!("a PV virtual CPU"),
+        }
+    }
+
+    /// What only PV has, to change.
+    ///
+    /// # Panics
+    /// As [`HwVcpu::pv`].
+    #[inline]
+    pub fn pv_mut(&mut self) -> &mut pv::Vcpu {
+        match self {
+            Self::Pv(vcpu) => vcpu,
+            _ => panic!("a PV virtual CPU"),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $vcpu:ident => $do:expr) => {
+        match $self {
+            Self::Vmx($vcpu) => $do,
+            Self::Svm($vcpu) => $do,
+            Self::Pv($vcpu) => $do,
+        }
+    };
+}
+
+impl Virt for HwVcpu {
     fn allow_msr(&mut self, msr: u32, read: bool, write: bool) {
-        both!(self, vcpu => vcpu.allow_msr(msr, read, write));
+        each!(self, vcpu => vcpu.allow_msr(msr, read, write));
     }
     fn load(&mut self) {
-        both!(self, vcpu => vcpu.load());
+        each!(self, vcpu => vcpu.load());
     }
     fn unload(&mut self) {
-        both!(self, vcpu => vcpu.unload());
+        each!(self, vcpu => vcpu.unload());
     }
     #[inline]
     fn run(&mut self, regs: &mut Regs) -> Exit {
-        both!(self, vcpu => vcpu.run(regs))
+        each!(self, vcpu => vcpu.run(regs))
     }
     fn inject(&mut self, event: Event) {
-        both!(self, vcpu => vcpu.inject(event));
+        each!(self, vcpu => vcpu.inject(event));
     }
     #[inline]
     fn pending(&self) -> Option<Event> {
-        both!(self, vcpu => vcpu.pending())
+        each!(self, vcpu => vcpu.pending())
     }
     fn interrupts_open(&self, regs: &Regs) -> bool {
-        both!(self, vcpu => vcpu.interrupts_open(regs))
+        each!(self, vcpu => vcpu.interrupts_open(regs))
     }
     fn nmis_open(&self) -> bool {
-        both!(self, vcpu => vcpu.nmis_open())
+        each!(self, vcpu => vcpu.nmis_open())
     }
     fn want_window(&mut self, window: Window) {
-        both!(self, vcpu => vcpu.want_window(window));
+        each!(self, vcpu => vcpu.want_window(window));
     }
     #[inline]
     fn skip(&mut self, regs: &mut Regs, len: u8) {
-        both!(self, vcpu => vcpu.skip(regs, len));
+        each!(self, vcpu => vcpu.skip(regs, len));
     }
     fn segment(&self, name: SegmentName) -> Segment {
-        both!(self, vcpu => vcpu.segment(name))
+        each!(self, vcpu => vcpu.segment(name))
     }
     fn set_segment(&mut self, name: SegmentName, segment: Segment) {
-        both!(self, vcpu => vcpu.set_segment(name, segment));
+        each!(self, vcpu => vcpu.set_segment(name, segment));
     }
     fn gdtr(&self) -> DescriptorTable {
-        both!(self, vcpu => vcpu.gdtr())
+        each!(self, vcpu => vcpu.gdtr())
     }
     fn set_gdtr(&mut self, table: DescriptorTable) {
-        both!(self, vcpu => vcpu.set_gdtr(table));
+        each!(self, vcpu => vcpu.set_gdtr(table));
     }
     fn idtr(&self) -> DescriptorTable {
-        both!(self, vcpu => vcpu.idtr())
+        each!(self, vcpu => vcpu.idtr())
     }
     fn set_idtr(&mut self, table: DescriptorTable) {
-        both!(self, vcpu => vcpu.set_idtr(table));
+        each!(self, vcpu => vcpu.set_idtr(table));
     }
     fn cr(&self, n: u8) -> u64 {
-        both!(self, vcpu => vcpu.cr(n))
+        each!(self, vcpu => vcpu.cr(n))
     }
     fn set_cr(&mut self, n: u8, value: u64) {
-        both!(self, vcpu => vcpu.set_cr(n, value));
+        each!(self, vcpu => vcpu.set_cr(n, value));
     }
     fn cr8(&self) -> Option<u8> {
-        both!(self, vcpu => vcpu.cr8())
+        each!(self, vcpu => vcpu.cr8())
     }
     fn set_cr8(&mut self, cr8: u8, threshold: u8) {
-        both!(self, vcpu => vcpu.set_cr8(cr8, threshold));
+        each!(self, vcpu => vcpu.set_cr8(cr8, threshold));
     }
     fn msr(&self, msr: GuestMsr) -> u64 {
-        both!(self, vcpu => vcpu.msr(msr))
+        each!(self, vcpu => vcpu.msr(msr))
     }
     fn set_msr(&mut self, msr: GuestMsr, value: u64) {
-        both!(self, vcpu => vcpu.set_msr(msr, value));
+        each!(self, vcpu => vcpu.set_msr(msr, value));
     }
     fn set_tsc_offset(&mut self, offset: u64) {
-        both!(self, vcpu => vcpu.set_tsc_offset(offset));
+        each!(self, vcpu => vcpu.set_tsc_offset(offset));
     }
     fn flush(&mut self) {
-        both!(self, vcpu => vcpu.flush());
+        each!(self, vcpu => vcpu.flush());
     }
     fn cpl(&self) -> u8 {
-        both!(self, vcpu => vcpu.cpl())
+        each!(self, vcpu => vcpu.cpl())
     }
 }

@@ -16,6 +16,7 @@ pub mod irq;
 pub mod mem;
 pub mod panic;
 pub mod percpu;
+pub mod pv;
 pub mod smp;
 pub mod start;
 pub mod svm;

@@ -1,14 +1,14 @@
 //! The contract between the hypervisor and the two ways in which a processor runs a guest.
 //!
-//! [`Virt`] is implemented by [`crate::vmx::Vcpu`] (VT-x, SDM 3C 23 to 31) and [`crate::svm::Vcpu`] (AMD-V, APM 2 15).
+//! [`Virt`] is implemented by [`crate::vmx::Vcpu`] (VT-x, SDM 3C 23 to 31) and [`crate::svm::Vcpu`] (AMD-V, APM 2 15),
+//! and by [`crate::pv::Vcpu`], which needs neither: it runs in ring 3 on page tables of its own.
 //! What a vendor cannot hide is described beside its implementation, with the manual's section.
-//! [`HwVcpu`] is the one match on vendor.
+//! [`crate::hw::HwVcpu`] is the one match on which it is.
 //!
 //! A virtual CPU is *loaded* on one physical CPU at a time. All methods but `new`, `load` and `allow_msr` are
 //! for the CPU on which it is loaded, and interrupts are off throughout.
 
 use crate::exit::Exit;
-use model::addr::Mfn;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 
 /// Registers that the processor or the back-end switches with the guest. Reads and writes of them by the guest
@@ -44,10 +44,6 @@ pub enum Window {
 
 /// What a processor must do to run a virtual CPU.
 pub trait Virt: Sized {
-    /// A virtual CPU in the state of SDM 3A table 9-1 but for the PVH particulars that the kernel sets afterwards,
-    /// whose memory is what the nested page tables at `nested_root` map. `None` when memory is short.
-    fn new(nested_root: Mfn) -> Option<Self>;
-
     /// Lets the guest read or write this MSR without an exit. All others exit.
     fn allow_msr(&mut self, msr: u32, read: bool, write: bool);
 

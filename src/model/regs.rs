@@ -2,11 +2,11 @@
 
 /// The general registers of a guest at the moment it left for the hypervisor.
 ///
-/// The one entry frame: the VT-x and AMD-V exit paths and, later, PV's entries fill it, and the entry
-/// paths load it back. `rip`, `rsp` and `rflags` are part of it for every kind of virtual CPU, so nothing
-/// above the back-ends asks where they live. The assembly relies on the order and the offsets.
+/// The one entry frame: the VT-x, AMD-V and PV exit paths fill it, and the entry paths load it back. `rip`, `rsp`
+/// and `rflags` are part of it for every kind of virtual CPU, so nothing above the back-ends asks where they
+/// live. The assembly relies on the order and the offsets: from `rip` to `ss` it is what the processor pushes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(16))]
 #[expect(missing_docs, reason = "the names are the architecture's")]
 pub struct Regs {
     pub r15: u64,
@@ -24,9 +24,19 @@ pub struct Regs {
     pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
+    /// PV: the vector by which the guest left.
+    pub vector: u64,
+    /// PV: the error code, for the vectors that push one.
+    pub error: u64,
     pub rip: u64,
+    /// PV: the selector; a segment of the other kinds has a hidden part and is [`Segment`].
+    pub cs: u64,
     pub rflags: u64,
     pub rsp: u64,
+    /// PV: as `cs`.
+    pub ss: u64,
+    /// PV: the hypervisor's stack pointer while the guest runs.
+    pub host_rsp: u64,
 }
 
 impl Regs {

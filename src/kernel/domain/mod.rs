@@ -25,6 +25,7 @@ pub use shared::Shared;
 pub use vcpu::{Areas, Context, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;
+use crate::pv::PvDomain;
 use life::Life;
 use memory::Memory;
 
@@ -44,6 +45,8 @@ pub struct Domain {
     pub shared: Shared,
     /// Its event channels.
     pub channels: Lock<place::Channels, Channels>,
+    /// What it has as a PV domain, if it is one.
+    pub pv: Option<PvDomain>,
     /// Its memory.
     pub memory: Lock<place::P2m, Memory>,
     /// Its grant table.

@@ -15,6 +15,7 @@ use model::regs::Regs;
 use model::sched::Key;
 use sync::{Lock, place};
 
+use crate::pv::PvContext;
 use crate::time::Timer;
 
 /// What a virtual CPU has to look at before it enters the guest again, as bits of [`Vcpu::attention`].
@@ -116,6 +117,8 @@ pub struct Context {
     pub hw: HwVcpu,
     /// The general registers.
     pub regs: Regs,
+    /// What it has as a PV virtual CPU, if it is one.
+    pub pv: Option<Box<PvContext>>,
     /// The vector and floating-point state.
     pub extended: Extended,
     /// What the guest reads of the TSC beyond the host's.

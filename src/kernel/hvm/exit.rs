@@ -40,6 +40,10 @@ pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
         Exit::TaskSwitch => end(cx, run, Death::TaskSwitch),
         Exit::TripleFault => end(cx, run, Death::TripleFault),
         Exit::EntryFailed { code, info } => end(cx, run, Death::EntryFailed { code, info }),
+        // Exits of PV alone.
+        Exit::UserSyscall { .. } | Exit::Sysenter | Exit::SoftInterrupt(_) | Exit::IretFault { .. } => {
+            inject(run, Event::UD)
+        }
         Exit::Unknown { code, info } => end(cx, run, Death::UnknownExit { code, info }),
     }
 }

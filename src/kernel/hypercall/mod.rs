@@ -60,7 +60,8 @@ pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
 /// One call, by number.
 fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) -> Answer {
     let Some(entry) = table::find(number) else { return Err(Errno::ENOSYS) };
-    if !is_64_bit(run) {
+    let is_pv = run.domain.pv.is_some();
+    if !entry.guests.has(is_pv) || !(is_pv || is_64_bit(run)) {
         return Err(Errno::ENOSYS);
     }
     (entry.handler)(cx, run, args)

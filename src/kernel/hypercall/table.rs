@@ -11,27 +11,54 @@ pub struct Entry {
     pub number: u64,
     /// Its name in `xen.h`, less `__HYPERVISOR_`.
     pub name: &'static str,
+    /// Which kinds of guest have it.
+    pub guests: Guests,
     /// What does it.
     pub handler: Handler,
 }
 
-const fn entry(number: u64, name: &'static str, handler: Handler) -> Entry {
-    Entry { number, name, handler }
+/// Kinds of guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guests {
+    /// PV alone.
+    Pv,
+    /// PVH and HVM alone.
+    Hvm,
+    /// Both.
+    All,
 }
 
-/// The calls that PVH guests have, in the order of their numbers. Every other number answers `-ENOSYS`.
+impl Guests {
+    /// Whether a guest is among them.
+    #[inline]
+    pub fn has(self, is_pv: bool) -> bool {
+        match self {
+            Self::Pv => is_pv,
+            Self::Hvm => !is_pv,
+            Self::All => true,
+        }
+    }
+}
+
+use Guests::{All, Hvm};
+
+const fn entry(number: u64, name: &'static str, guests: Guests, handler: Handler) -> Entry {
+    Entry { number, name, guests, handler }
+}
+
+/// The calls that there are, in the order of their numbers. Every other number answers `-ENOSYS`.
 pub const TABLE: &[Entry] = &[
-    entry(nr::MEMORY_OP, "memory_op", memory::op),
-    entry(nr::MULTICALL, "multicall", multicall::op),
-    entry(nr::SET_TIMER_OP, "set_timer_op", vcpu::set_timer),
-    entry(nr::XEN_VERSION, "xen_version", version::op),
-    entry(nr::CONSOLE_IO, "console_io", console::op),
-    entry(nr::GRANT_TABLE_OP, "grant_table_op", grant::op),
-    entry(nr::VM_ASSIST, "vm_assist", hvm::vm_assist),
-    entry(nr::VCPU_OP, "vcpu_op", vcpu::op),
-    entry(nr::SCHED_OP, "sched_op", sched::op),
-    entry(nr::EVENT_CHANNEL_OP, "event_channel_op", evtchn::op),
-    entry(nr::HVM_OP, "hvm_op", hvm::op),
+    entry(nr::MEMORY_OP, "memory_op", All, memory::op),
+    entry(nr::MULTICALL, "multicall", All, multicall::op),
+    entry(nr::SET_TIMER_OP, "set_timer_op", All, vcpu::set_timer),
+    entry(nr::XEN_VERSION, "xen_version", All, version::op),
+    entry(nr::CONSOLE_IO, "console_io", All, console::op),
+    entry(nr::GRANT_TABLE_OP, "grant_table_op", All, grant::op),
+    entry(nr::VM_ASSIST, "vm_assist", All, hvm::vm_assist),
+    entry(nr::VCPU_OP, "vcpu_op", All, vcpu::op),
+    entry(nr::SCHED_OP, "sched_op", All, sched::op),
+    entry(nr::EVENT_CHANNEL_OP, "event_channel_op", All, evtchn::op),
+    entry(nr::HVM_OP, "hvm_op", Hvm, hvm::op),
 ];
 
 /// One more than the highest number that can be in the table.

@@ -136,8 +136,10 @@ impl Vcpu {
     }
 }
 
-impl Virt for Vcpu {
-    fn new(nested_root: Mfn) -> Option<Self> {
+impl Vcpu {
+    /// A virtual CPU in the state of SDM 3A table 9-1 but for the PVH particulars that the kernel sets afterwards,
+    /// whose memory is what the nested page tables at `nested_root` map. `None` when memory is short.
+    pub fn new(nested_root: Mfn) -> Option<Self> {
         let features = features::read()?.features;
         let (iopm, mut msrpm) = (bitmap::iopm()?, Msrpm::new()?);
         for msr in state::SWITCHED_MSRS {
@@ -155,7 +157,9 @@ impl Virt for Vcpu {
         }
         Some(vcpu)
     }
+}
 
+impl Virt for Vcpu {
     fn allow_msr(&mut self, msr: u32, read: bool, write: bool) {
         self.msrpm.allow(msr, read, write);
     }

@@ -112,8 +112,10 @@ fn ept_pointer(root: Mfn, accessed_dirty: bool) -> u64 {
     root.base().raw() | WRITE_BACK | WALK_4 | if accessed_dirty { ACCESSED_DIRTY } else { 0 }
 }
 
-impl Virt for Vcpu {
-    fn new(nested_root: Mfn) -> Option<Self> {
+impl Vcpu {
+    /// A virtual CPU in the state of SDM 3A table 9-1 but for the PVH particulars that the kernel sets afterwards,
+    /// whose memory is what the nested page tables at `nested_root` map. `None` when memory is short.
+    pub fn new(nested_root: Mfn) -> Option<Self> {
         let features = Features::read().ok()?;
         let mut msr_bitmap = MsrBitmap::new()?;
         for msr in state::SWITCHED {
@@ -143,7 +145,9 @@ impl Virt for Vcpu {
             features,
         })
     }
+}
 
+impl Virt for Vcpu {
     fn allow_msr(&mut self, msr: u32, read: bool, write: bool) {
         self.msr_bitmap.allow(msr, read, write);
     }

@@ -1,0 +1,1 @@
+//! The frames that a PV guest finds on its stack.

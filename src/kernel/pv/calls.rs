@@ -1,0 +1,1 @@
+//! Hypercalls about a PV virtual CPU itself.

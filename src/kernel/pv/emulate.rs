@@ -1,0 +1,1 @@
+//! Privileged instructions of PV guests, and their stores to page tables.

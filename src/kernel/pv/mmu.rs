@@ -1,0 +1,1 @@
+//! Page tables of PV guests.

@@ -1,0 +1,1 @@
+//! What the initial domain may do to the machine.
