@@ -44,7 +44,7 @@ pub struct Case {
     pub allowed: Vec<String>,
     /// The budget in Bochs, in billions of instructions.
     pub giga_instructions: u64,
-    /// The guard against a hang, in seconds of this machine.
+    /// The guard against a hang, in seconds of this machine; those in which it ran other work do not count.
     pub guard_s: u64,
 }
 

@@ -1,7 +1,7 @@
 //! A running emulator: its serial port as text in both directions, and its clock.
 
 use crate::bed::{self, BOCHS_TICKS_PER_S, Host, Pace};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,13 @@ impl Machine {
         std::mem::replace(&mut self.input, Box::new(io::sink()))
     }
 
+    /// How long the emulator was ready to run while this machine ran something else.
+    pub fn starved(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let waits = tasks.filter_map(|task| waited_ns(&fs::read_to_string(task.path().join("schedstat")).ok()?));
+        Duration::from_nanos(waits.max().unwrap_or(0))
+    }
+
     /// The emulator's clock.
     pub fn clock(&mut self) -> &mut Clock {
         &mut self.clock
@@ -67,6 +74,11 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The second figure of a task's `schedstat`: nanoseconds of waiting for a CPU.
+fn waited_ns(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn start_qemu(host: &Host, iso: &Path, log: File) -> io::Result<Machine> {
@@ -187,5 +199,16 @@ impl Ticks {
         if what == "l" {
             self.lines.push(ticks);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_waiting_is_the_second_figure() {
+        assert_eq!(waited_ns("1900 42 7\n"), Some(42));
+        assert_eq!(waited_ns(""), None);
     }
 }

@@ -60,18 +60,29 @@ fn tests(with_host: bool, words: &[String]) -> ExitCode {
     if with_host && words.is_empty() {
         host::run(&mut count);
     }
-    report::run_all(&picked(boots(), words), &mut count);
+    report::run_all(&picked(boots(), words), &mut count, |_| ());
     exit(&count)
 }
 
 fn matrix(words: &[String]) -> ExitCode {
     let mut count = Count::default();
     let cases = picked(linux::matrix().iter().map(linux::Combination::case).collect(), words);
-    let outcomes = report::run_all(&cases, &mut count);
-    if let Err(error) = table::write(&outcomes) {
-        eprintln!("the table cannot be written: {error}");
-    }
+    report::run_all(&spread(cases), &mut count, |outcomes| {
+        if let Err(error) = table::write(outcomes) {
+            eprintln!("the table cannot be written: {error}");
+        }
+    });
+    println!("-- the table is in {}", table::FILE);
     exit(&count)
+}
+
+/// The cases in an order that sees something of everything early.
+fn spread(cases: Vec<Case>) -> Vec<Case> {
+    let mut rounds: [Vec<Case>; 37] = std::array::from_fn(|_| Vec::new());
+    for (number, case) in cases.into_iter().enumerate() {
+        rounds[number % 37].push(case);
+    }
+    rounds.into_iter().flatten().collect()
 }
 
 fn exit(count: &Count) -> ExitCode {

@@ -47,29 +47,23 @@ fn log_of(name: &str) -> String {
     run::folder(name).join("serial.log").display().to_string()
 }
 
-/// Runs the cases, two at a time, the lines in the order in which they end; returns all outcomes
-/// in the order of the cases.
-pub fn run_all(cases: &[Case], count: &mut Count) -> Vec<Outcome> {
+/// Runs the cases, two at a time, the lines in the order in which they end; after each, `ended`
+/// gets all outcomes so far.
+pub fn run_all(cases: &[Case], count: &mut Count, ended: impl FnMut(&[Outcome]) + Send) {
     let next = AtomicUsize::new(0);
-    let results = Mutex::new((count, Vec::new()));
+    let results = Mutex::new((count, Vec::new(), ended));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((number, case)) = take(&next, cases) {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = run::run(case);
                     let mut results = results.lock().expect("no thread panics while it prints");
-                    results.0.note(&outcome);
-                    results.1.push((number, outcome));
+                    let (count, outcomes, ended) = &mut *results;
+                    count.note(&outcome);
+                    outcomes.push(outcome);
+                    ended(outcomes);
                 }
             });
         }
     });
-    let (_, mut outcomes) = results.into_inner().expect("all threads have ended well");
-    outcomes.sort_by_key(|(number, _)| *number);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
-}
-
-fn take<'a>(next: &AtomicUsize, cases: &'a [Case]) -> Option<(usize, &'a Case)> {
-    let number = next.fetch_add(1, Ordering::Relaxed);
-    cases.get(number).map(|case| (number, case))
 }
