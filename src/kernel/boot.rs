@@ -70,6 +70,7 @@ pub fn run() -> ! {
     hw::enable_this_cpu();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
     let mut cx = Cx::root();
+    log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());
     start_domains(&mut cx);
     console::focus_first(&mut cx);
     run::main_loop()

@@ -13,7 +13,7 @@ use super::{OwnedPages, frames, map};
 /// From this size on an object gets frames of its own.
 const LARGE: usize = 16 << 10;
 /// Bytes by which the window grows.
-const STEP: u64 = 256 << 10;
+const STEP: u64 = 1 << 20;
 /// Bytes that it may grow to.
 const LIMIT: u64 = 1 << 30;
 

@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
         case("no-module").host_says(&["nothing to start"]),
         not_a_kernel(),
         truncated(),
+        truncated_elf(),
         no_pvh_entry(),
         pv_first(),
         with("config-syntax", "name = \"web\"\ntype = pvh\n").host_says(&["web.cfg*line 2"]),
@@ -48,6 +49,13 @@ fn truncated() -> Case {
     case("truncated-kernel")
         .text("web.cfg", config)
         .module("vmlinuz", start)
+        .host_says(&[&words::refused("web", "the kernel module is truncated")])
+}
+
+fn truncated_elf() -> Case {
+    case("truncated-elf")
+        .text("web.cfg", CONFIG)
+        .module("guest", Content::Start("build/guest".into(), 40_000))
         .host_says(&[&words::refused("web", "the kernel module is truncated")])
 }
 

@@ -15,6 +15,10 @@ pub enum Step {
     SeeAfter(Option<Speaker>, String, f64, f64),
     /// Types this text into the serial port.
     Type(String),
+    /// A line by this speaker that matches; the number at its `#` is noted.
+    Note(Speaker, String),
+    /// Such a line, and the number at its `#` is the one noted before in this track.
+    Same(Speaker, String),
 }
 
 /// The steps that are still to come, for each track.
@@ -28,6 +32,7 @@ pub struct Watch<'a> {
 struct Track<'a> {
     steps: &'a [Step],
     last_s: f64,
+    noted: Option<u64>,
 }
 
 /// What a line led to.
@@ -44,7 +49,7 @@ pub enum Seen {
 impl<'a> Watch<'a> {
     /// Begins to watch for the steps; a disaster whose text is in `allowed` is none.
     pub fn new(tracks: &'a [Vec<Step>], allowed: &'a [String]) -> Self {
-        let tracks = tracks.iter().map(|steps| Track { steps, last_s: 0.0 }).collect();
+        let tracks = tracks.iter().map(|steps| Track { steps, last_s: 0.0, noted: None }).collect();
         Watch { tracks, forbidden: Vec::new(), allowed, complaints: Vec::new() }
     }
 
@@ -116,14 +121,25 @@ impl<'a> Watch<'a> {
 impl Track<'_> {
     fn advance(&mut self, line: &str, now_s: f64) -> Seen {
         let Some(step) = self.steps.first() else { return Seen::Nothing };
-        let (Step::See(who, pattern) | Step::SeeAfter(who, pattern, ..)) = step else { return self.typing() };
-        if !matches(who.as_ref(), pattern, line) {
-            return Seen::Nothing;
-        }
-        if let Step::SeeAfter(_, pattern, least, most) = step {
-            let took = now_s - self.last_s;
-            if !(*least..=*most).contains(&took) {
-                return Seen::Wrong(format!("{took:.2} s up to \"{pattern}\", not {least} to {most}"));
+        match step {
+            Step::Type(_) => return self.typing(),
+            Step::See(who, pattern) if !matches(who.as_ref(), pattern, line) => return Seen::Nothing,
+            Step::SeeAfter(who, pattern, ..) if !matches(who.as_ref(), pattern, line) => return Seen::Nothing,
+            Step::See(..) => {}
+            Step::SeeAfter(_, pattern, least, most) => {
+                let took = now_s - self.last_s;
+                if !(*least..=*most).contains(&took) {
+                    return Seen::Wrong(format!("{took:.2} s up to \"{pattern}\", not {least} to {most}"));
+                }
+            }
+            Step::Note(who, pattern) | Step::Same(who, pattern) => {
+                let Some(number) = number(who, pattern, line) else { return Seen::Nothing };
+                if let (Step::Same(..), Some(noted)) = (step, self.noted)
+                    && noted != number
+                {
+                    return Seen::Wrong(format!("{number} at \"{pattern}\", {noted} before"));
+                }
+                self.noted = Some(number);
             }
         }
         self.last_s = now_s;
@@ -145,6 +161,15 @@ impl Track<'_> {
 fn matches(who: Option<&Speaker>, pattern: &str, line: &str) -> bool {
     let (speaker, text) = words::split(line);
     (who.is_none() || who == speaker.as_ref()) && contains(text, pattern)
+}
+
+/// The number that stands at the `#` of the pattern, if the line matches.
+fn number(who: &Speaker, pattern: &str, line: &str) -> Option<u64> {
+    let (speaker, text) = words::split(line);
+    let (before, after) = pattern.split_once('#')?;
+    let rest = &text[text.find(before)? + before.len()..];
+    let digits = &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
+    (speaker.as_ref() == Some(who) && rest[digits.len()..].starts_with(after)).then(|| digits.parse().ok())?
 }
 
 /// Whether the parts of the pattern between its `*` follow one another in the text.
@@ -224,6 +249,19 @@ mod tests {
         }
         assert!(watch.done());
         assert_eq!(watch.complaint(), Some("1 unwanted lines, the first: FAIL one".into()));
+    }
+
+    #[test]
+    fn a_number_that_is_not_the_one_noted_is_wrong() {
+        let note = Step::Note(Speaker::Host, "before; # KiB".into());
+        let tracks = [vec![note, Step::Same(Speaker::Host, "after; # KiB".into())]];
+        for (end, right) in [("(euxen) after; 42 KiB", true), ("(euxen) after; 41 KiB", false)] {
+            let mut watch = Watch::new(&tracks, &[]);
+            assert_eq!(watch.line("(euxen) before; 42 KiB", 0.0), Seen::Nothing);
+            assert_eq!(watch.line("(euxen) after; no KiB", 0.0), Seen::Nothing);
+            assert_eq!(watch.line(end, 0.0) == Seen::Nothing, right, "{end}");
+            assert_eq!(watch.done(), right);
+        }
     }
 
     #[test]

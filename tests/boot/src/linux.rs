@@ -129,9 +129,6 @@ impl Combination {
     }
 }
 
-/// Boots that have not been seen to pass yet: `make test` leaves them out, `make test-all` has the combinations.
-pub const HELD_BACK: [&str; 2] = ["linux-crash-bochs-vmx-skylake", "linux-6.12-1vcpu-2048M-2dom-bochs-svm-2cpu"];
-
 /// A few combinations that cover every pair of values that occurs in the matrix: always the one
 /// next that covers most of what is left, the earliest of the matrix among equals.
 pub fn covering() -> Vec<Combination> {
@@ -207,6 +204,8 @@ pub fn lives() -> Vec<Case> {
         cases.push(reboot(bed));
         cases.push(crash(bed));
         cases.push(shell(bed));
+        cases.push(consoles(bed));
+        cases.push(memory_returns(bed));
     }
     cases
 }
@@ -247,6 +246,60 @@ fn crash(bed: Bed) -> Case {
     let crashed = words::ended("broken", words::CRASHED);
     let block = [crashed.as_str(), "(broken)*rip", "(broken)*code", "(broken)*hypercall", "(broken) is destroyed"];
     case.host_says(&block).track(vec![host(crashed.clone()), domain("other", "GUEST-END")])
+}
+
+/// Ctrl-A three times.
+const SWITCH: &str = "\x01\x01\x01";
+
+/// The input goes from the first domain to the second, to the hypervisor and its keys, and back.
+fn consoles(bed: Bed) -> Case {
+    let shell = |name| small(name, "");
+    let case = shell("two").load(shell("one").load(case("consoles", bed), ""), "");
+    let switch = || Step::Type(SWITCH.into());
+    let press = |key: &str| Step::Type(key.into());
+    let steps = vec![
+        host(words::input_to("one")),
+        domain("one", "# "),
+        press("echo $((40 + 2))in one\r"),
+        domain("one", "42in one"),
+        switch(),
+        host(words::input_to("two")),
+        press("echo $((40 + 2))in two\r"),
+        domain("two", "42in two"),
+        switch(),
+        host(words::INPUT_TO_HOST),
+        press("h"),
+        host("q  domains and their virtual CPUs"),
+        press("q"),
+        host("(one) runs, * KiB of at most"),
+        host("v0 up, "),
+        host("(two) runs, "),
+        press("m"),
+        host("free * KiB"),
+        press("e"),
+        host("(two)"),
+        host("Virq"),
+        switch(),
+        host(words::input_to("one")),
+        press("poweroff\r"),
+        host(words::ended("one", words::POWERED_OFF)),
+        host(words::input_to("two")),
+        press("poweroff\r"),
+        host(words::ended("two", words::POWERED_OFF)),
+    ];
+    case.never("one", "in two").never("two", "in one").track(steps)
+}
+
+/// When the last domain is gone, all memory is free that was free before the first.
+fn memory_returns(bed: Bed) -> Case {
+    let case = small("one", "info").load(case("memory-returns", bed), "");
+    let case = Guest { kernel: KERNELS[1], vcpus: 2, ..small("two", "info,busy") }.load(case, "");
+    let free = vec![
+        Step::Note(Speaker::Host, words::FREE_BEFORE.into()),
+        host(words::destroyed("one")),
+        Step::Same(Speaker::Host, words::free_after("two")),
+    ];
+    case.track(free)
 }
 
 /// A person's session: a prompt, a command, power off.

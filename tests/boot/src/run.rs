@@ -186,6 +186,7 @@ fn text(line: &[u8]) -> String {
 fn describe(step: Option<&Step>) -> String {
     match step {
         Some(Step::See(who, text) | Step::SeeAfter(who, text, ..)) => format!("\"{text}\" from {}", name(who.as_ref())),
+        Some(Step::Note(who, text) | Step::Same(who, text)) => format!("\"{text}\" from {}", name(Some(who))),
         Some(Step::Type(keys)) => format!("a chance to type {keys:?}"),
         None => "nothing more to see".into(),
     }

@@ -74,6 +74,22 @@ pub fn destroyed(domain: &str) -> String {
     format!("({domain}) {DESTROYED}")
 }
 
+/// The hypervisor's line before it makes a domain, the number of free KiB at `#`.
+pub const FREE_BEFORE: &str = "# KiB free before the first domain";
+
+/// The hypervisor's line when all of this domain is gone, the number of free KiB at `#`.
+pub fn free_after(domain: &str) -> String {
+    format!("({domain}) {DESTROYED}; # KiB free")
+}
+
+/// The hypervisor's line when the input goes to this domain.
+pub fn input_to(domain: &str) -> String {
+    format!("Serial input to ({domain})")
+}
+
+/// The hypervisor's line when it gets the input itself.
+pub const INPUT_TO_HOST: &str = "Serial input to Euxen";
+
 #[cfg(test)]
 mod tests {
     use super::*;
