@@ -48,6 +48,21 @@ pub const VMASST_TYPE_ARCHITECTURAL_IOPL: u32 = 4;
 pub const VMASST_TYPE_RUNSTATE_UPDATE_FLAG: u32 = 5;
 pub const VMASST_TYPE_M2P_STRICT: u32 = 32;
 
+// mmu_update: bits 1:0 of `MmuUpdate::ptr`.
+pub const MMU_NORMAL_PT_UPDATE: u64 = 0;
+pub const MMU_MACHPHYS_UPDATE: u64 = 1;
+pub const MMU_PT_UPDATE_PRESERVE_AD: u64 = 2;
+pub const MMU_PT_UPDATE_NO_TRANSLATE: u64 = 3;
+
+// update_va_mapping: what to flush, and on which virtual CPUs; any other value beside the type is the address of a
+// bitmap of virtual CPUs.
+pub const UVMF_NONE: u64 = 0;
+pub const UVMF_TLB_FLUSH: u64 = 1;
+pub const UVMF_INVLPG: u64 = 2;
+pub const UVMF_FLUSHTYPE_MASK: u64 = 3;
+pub const UVMF_LOCAL: u64 = 0;
+pub const UVMF_ALL: u64 = 4;
+
 // mmuext_op.
 pub const MMUEXT_PIN_L1_TABLE: u32 = 0;
 pub const MMUEXT_PIN_L2_TABLE: u32 = 1;

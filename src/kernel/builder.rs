@@ -314,7 +314,7 @@ fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Me
     grants.grow(first_grants.mfn()).map_err(|_| "no memory for the grant table")?;
     let shared = Shared::new(info, config.vcpus);
     shared.write_wall_clock(time::wall_clock());
-    let root = memory.root();
+    let root = memory.root().ok_or("a translated domain has a p2m")?;
     let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
     let mut vcpus = Vec::new();
     for n in 0..config.vcpus {

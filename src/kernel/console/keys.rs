@@ -43,10 +43,7 @@ fn help<P: before::DomainList>(_: &mut Cx<P>) {
 
 fn domains<P: before::DomainList>(cx: &mut Cx<P>) {
     for domain in domain::all(cx) {
-        let (pages, max) = {
-            let (memory, _) = cx.lock(&domain.memory);
-            (memory.pages(), memory.max_pages())
-        };
+        let (pages, max) = (domain.pages(cx), cx.lock(&domain.memory).0.max_pages());
         let state = if domain.life.has_ended() { "ended" } else { "runs" };
         log::info!("  {} ({}) {state}, {} KiB of at most {} KiB", domain.id, domain.name, pages * 4, max * 4);
         for vcpu in &domain.vcpus {

@@ -1,5 +1,8 @@
 //! A domain's memory: which frames it owns, and where it has them.
 //!
+//! A PV domain has no p2m: a guest frame is a machine frame, and how many it owns is counted in
+//! [`crate::pv::PvDomain`].
+//!
 //! Each frame that a domain owns has the owner's own reference, and one more for each place in the p2m. Both are
 //! dropped only after the flush that taking the frame out of the p2m asks for: an operation therefore gives back what
 //! is to be [`dropped`](Dropped) by [`super::flush`].
@@ -18,8 +21,9 @@ use model::pvh::MapEntry;
 /// A domain's memory.
 pub struct Memory {
     owner: DomId,
-    p2m: P2m,
-    /// Frames of RAM that it owns.
+    /// Where it has its frames; none for a PV domain.
+    p2m: Option<P2m>,
+    /// Frames of RAM that it owns; of a translated domain.
     pages: u64,
     /// Frames of RAM that it may own.
     max_pages: u64,
@@ -59,14 +63,19 @@ impl Memory {
     /// No memory yet; `None` when there is none for the root table.
     pub fn new(owner: DomId, vendor: Vendor, largest: Size, max_pages: u64, map: Vec<MapEntry>) -> Option<Self> {
         let p2m = P2m::new(&mut NestedTables, vendor.nested(), largest)?;
-        Some(Self { owner, p2m, pages: 0, max_pages, special: Vec::new(), map })
+        Some(Self { owner, p2m: Some(p2m), pages: 0, max_pages, special: Vec::new(), map })
     }
 
-    /// The root of the nested page tables.
-    pub fn root(&self) -> Mfn {
-        self.p2m.root()
+    /// That of a PV domain.
+    pub fn without_p2m(owner: DomId, max_pages: u64, map: Vec<MapEntry>) -> Self {
+        Self { owner, p2m: None, pages: 0, max_pages, special: Vec::new(), map }
     }
-    /// Frames of RAM that it owns.
+
+    /// The root of the nested page tables; none for a PV domain.
+    pub fn root(&self) -> Option<Mfn> {
+        self.p2m.as_ref().map(P2m::root)
+    }
+    /// Frames of RAM that it owns; of a translated domain.
     pub fn pages(&self) -> u64 {
         self.pages
     }
@@ -76,7 +85,7 @@ impl Memory {
     }
     /// The highest guest frame that was ever there.
     pub fn max_gfn(&self) -> Gfn {
-        self.p2m.max_gfn().unwrap_or(Gfn::new(0))
+        self.p2m.as_ref().and_then(P2m::max_gfn).unwrap_or(Gfn::new(0))
     }
     /// What `XENMEM_memory_map` tells.
     pub fn map(&self) -> &[MapEntry] {
@@ -86,13 +95,17 @@ impl Memory {
     /// The machine frame of a guest frame that is ordinary memory and may be read, or written too.
     #[inline]
     pub fn ram(&self, gfn: Gfn, for_writing: bool) -> Option<Mfn> {
-        let entry = self.p2m.get(&NestedTables, gfn).entry()?;
+        let Some(p2m) = &self.p2m else {
+            // What writes a PV guest's frame needs a reference to it as a writable one: `pv::mmu::pin` takes that.
+            return (!for_writing).then_some(Mfn::new(gfn.raw()));
+        };
+        let entry = p2m.get(&NestedTables, gfn).entry()?;
         (entry.kind.is_ram() && (!for_writing || entry.kind.is_writable())).then_some(entry.mfn)
     }
 
     /// Whether there is anything at a guest frame.
     pub fn is_hole(&self, gfn: Gfn) -> bool {
-        matches!(self.p2m.get(&NestedTables, gfn), Found::Hole { .. })
+        self.p2m.as_ref().is_some_and(|p2m| matches!(p2m.get(&NestedTables, gfn), Found::Hole { .. }))
     }
 
     /// Adds `2^order` new frames of zeros at a place that is a hole.
@@ -133,7 +146,8 @@ impl Memory {
                 return Err((Errno::EINVAL, 0));
             }
         }
-        match self.p2m.set_entry(&mut NestedTables, gfn, order, mfn, Kind::RamRw) {
+        let p2m = self.p2m.as_mut().expect("only a translated domain has places");
+        match p2m.set_entry(&mut NestedTables, gfn, order, mfn, Kind::RamRw) {
             Ok(step) => Ok(step.flush),
             Err(refused) => {
                 let done = if let Refused::OutOfMemory(step) = refused { step.done } else { 0 };
@@ -151,6 +165,11 @@ impl Memory {
         let mfn = frames::allocate(self.owner, 0, None).ok_or(Errno::ENOMEM)?;
         self.special.push(Special { mfn, at: None });
         PinnedFrame::get(mfn, self.owner).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Whether a frame is for another end than RAM.
+    pub fn is_special(&self, mfn: Mfn) -> bool {
+        self.special.iter().any(|special| special.mfn == mfn)
     }
 
     /// Puts a special frame at a place, and takes it away from where it was. What was at the new place is given up.
@@ -173,7 +192,8 @@ impl Memory {
         if from == to {
             return Ok([None, None]);
         }
-        let _ = self.p2m.remove(&mut NestedTables, from, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
+        let p2m = self.p2m.as_mut().ok_or(Errno::EACCES)?;
+        let _ = p2m.remove(&mut NestedTables, from, 1, usize::MAX).map_err(|_| Errno::ENOMEM)?;
         let moved = Dropped { mfn, whole: false };
         match self.replace(to, mfn) {
             Ok(replaced) => {
@@ -202,18 +222,19 @@ impl Memory {
     /// Takes a guest frame away. `None` if there was none.
     pub fn remove(&mut self, gfn: Gfn) -> Result<Option<Dropped>, Errno> {
         let Some(mfn) = self.mfn_at(gfn) else { return Ok(None) };
-        if self.p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).is_err() {
+        let p2m = self.p2m.as_mut().ok_or(Errno::EACCES)?;
+        if p2m.remove(&mut NestedTables, gfn, 1, usize::MAX).is_err() {
             return Err(Errno::ENOMEM);
         }
         Ok(Some(self.dropped(mfn)))
     }
 
     fn mfn_at(&self, gfn: Gfn) -> Option<Mfn> {
-        self.p2m.get(&NestedTables, gfn).entry().map(|entry| entry.mfn)
+        self.p2m.as_ref()?.get(&NestedTables, gfn).entry().map(|entry| entry.mfn)
     }
 
     fn dropped(&mut self, mfn: Mfn) -> Dropped {
-        let whole = self.special.iter().all(|special| special.mfn != mfn);
+        let whole = !self.is_special(mfn);
         if whole {
             self.pages = self.pages.saturating_sub(1);
         }
@@ -226,7 +247,7 @@ impl Memory {
         let mut from = from;
         let mut left = i64::from(budget);
         while left > 0 {
-            match self.p2m.take_next(&mut NestedTables, from, 64) {
+            match self.p2m.as_mut()?.take_next(&mut NestedTables, from, 64) {
                 Taken::Entry(gfn, entry) => {
                     for n in 0..1 << entry.order {
                         self.dropped(Mfn::new(entry.mfn.raw() + n)).let_go();
@@ -250,6 +271,6 @@ impl Memory {
             // Refused only where it was released before, which nothing does.
             let _ = frames::release(special.mfn);
         }
-        self.p2m.free(&mut NestedTables, budget)
+        self.p2m.as_mut().is_none_or(|p2m| p2m.free(&mut NestedTables, budget))
     }
 }

@@ -86,6 +86,14 @@ impl Domain {
         u32::try_from(raw).ok().and_then(|id| self.vcpu(VcpuId(id))).ok_or(Errno::ENOENT)
     }
 
+    /// Frames of RAM that it owns.
+    pub fn pages<P: before::P2m>(&self, cx: &mut Cx<P>) -> u64 {
+        match &self.pv {
+            Some(pv) => pv.pages.load(Ordering::Relaxed),
+            None => cx.lock(&self.memory).0.pages(),
+        }
+    }
+
     /// Whether an assist (`VMASST_TYPE_*`) is enabled.
     pub fn assists(&self, kind: u32) -> bool {
         self.assists.load(Ordering::Relaxed) & 1 << kind != 0

@@ -45,9 +45,10 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
 fn amount(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, command: u32) -> Answer {
     let arg = GuestPtr::<MemoryDomain>::new(at).read(cx, run)?;
     domain::own_from_guest(cx, &run.domain, arg.domid)?;
+    let pages = run.domain.pages(cx);
     let (memory, _) = cx.lock(&run.domain.memory);
     Ok(Outcome::Done(match command {
-        XENMEM_CURRENT_RESERVATION => memory.pages(),
+        XENMEM_CURRENT_RESERVATION => pages,
         XENMEM_MAXIMUM_RESERVATION => memory.max_pages(),
         _ => memory.max_gfn().raw(),
     }))

@@ -20,7 +20,11 @@ pub mod memory;
 pub mod mmu;
 pub mod platform;
 
+use core::sync::atomic::AtomicU64;
+
 use machine::pv::Space;
+use model::rangeset::RangeSet;
+use sync::{Lock, place};
 
 /// What only PV domains have.
 pub struct PvDomain {
@@ -28,6 +32,30 @@ pub struct PvDomain {
     pub space: Space,
     /// Whether it is the initial domain, with rights to the machine.
     pub is_initial: bool,
+    /// Frames of device memory that it may map.
+    pub io_memory: RangeSet,
+    /// Its page tables, and which of them its virtual CPUs run on.
+    pub mmu: Lock<place::PageType, mmu::State>,
+    /// Frames of RAM that it owns. One counts until its last reference is gone.
+    pub pages: AtomicU64,
+    /// The highest [`crate::domain::Domain::tlb_epoch`] whose flush every CPU has done or will do before it uses a
+    /// translation of the domain.
+    pub flushed_epoch: AtomicU64,
+}
+
+impl PvDomain {
+    /// Without memory so far, for as many virtual CPUs as the space has room for.
+    pub fn new(space: Space, is_initial: bool, io_memory: RangeSet) -> Self {
+        let state = mmu::State::new(space.nr_vcpus());
+        Self {
+            space,
+            is_initial,
+            io_memory,
+            mmu: Lock::new(state),
+            pages: AtomicU64::new(0),
+            flushed_epoch: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What only the physical CPU that runs a PV virtual CPU touches, beside [`machine::pv::Vcpu`].
