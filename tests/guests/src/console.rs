@@ -7,7 +7,7 @@ use abi::console::XenconsInterface;
 use abi::hvm_params::{HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN};
 use abi::{event_channel, nr, xen};
 
-use crate::{cpu, hypercall, mem, start};
+use crate::{cpu, hypercall, mem, pv, start};
 
 /// The ring's address; zero while there is none.
 static RING: AtomicU64 = AtomicU64::new(0);
@@ -24,6 +24,13 @@ const SIZE: u32 = 2048;
 
 /// Finds the ring. The word `e9` on the command line leaves it alone.
 pub fn init(boot: &start::Boot) {
+    if let Some(info) = &boot.pv {
+        if !pv::is_initial() && info.console_mfn != 0 {
+            PORT.store(info.console_evtchn, Relaxed);
+            RING.store(pv::m2p(info.console_mfn) << 12, Relaxed);
+        }
+        return;
+    }
     if hypercall::cpuid_base().is_none() || boot.has("e9") {
         return;
     }
@@ -82,6 +89,12 @@ fn write_ring(ring: u64, port: u32, bytes: &[u8]) {
     notify(port);
 }
 
+/// `CONSOLEIO_write`.
+pub fn by_hypercall(bytes: &[u8]) -> hypercall::Ret {
+    let args = [xen::CONSOLEIO_WRITE.into(), bytes.len() as u64, bytes.as_ptr() as u64, 0, 0];
+    hypercall::call(nr::CONSOLE_IO, args)
+}
+
 struct Line {
     bytes: [u8; 512],
     len: usize,
@@ -109,6 +122,9 @@ pub fn print(args: fmt::Arguments<'_>) {
     }
     match ring() {
         Some((ring, port)) => write_ring(ring, port, bytes),
+        None if pv::is_pv() => {
+            by_hypercall(bytes);
+        }
         None => bytes.iter().for_each(|byte| cpu::outb(xen::XEN_HVM_DEBUGCONS_IOPORT, *byte)),
     }
     BUSY.store(false, Release);

@@ -6,8 +6,26 @@ use core::arch::x86_64::{__cpuid_count, _rdtsc};
 /// Registers after CPUID.
 pub use core::arch::x86_64::CpuidResult;
 
-/// CPUID of a leaf and subleaf.
+use crate::{events, hypercall, mem, pv};
+
+/// CPUID of a leaf and subleaf; in a PV guest with the prefix that asks the hypervisor.
 pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    if pv::is_pv() { forced_cpuid(leaf, subleaf) } else { __cpuid_count(leaf, subleaf) }
+}
+
+/// CPUID behind `XEN_EMULATE_PREFIX`.
+pub fn forced_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    let (eax, ebx, ecx, edx): (u32, u64, u32, u32);
+    // SAFETY: the hypervisor does what CPUID does, and nothing else.
+    unsafe {
+        asm!("mov {saved}, rbx", ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid", "xchg {saved}, rbx", saved = out(reg) ebx,
+            inout("eax") leaf => eax, inout("ecx") subleaf => ecx, out("edx") edx, options(nostack));
+    }
+    CpuidResult { eax, ebx: ebx as u32, ecx, edx }
+}
+
+/// CPUID without the prefix, whatever the guest.
+pub fn plain_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)
 }
 
@@ -98,20 +116,36 @@ control_register!(cr3, set_cr3, "cr3");
 control_register!(cr4, set_cr4, "cr4");
 control_register!(cr8, set_cr8, "cr8");
 
-/// Lets interrupts in.
+/// Lets interrupts, or a PV guest's events, in.
 pub fn sti() {
+    if pv::is_pv() {
+        let info = events::vcpu_info(pv::smp::me());
+        mem::poke8(info + 1, 0);
+        if mem::peek8(info) != 0 {
+            // Any hypercall lets it come.
+            hypercall::call(abi::nr::XEN_VERSION, [0; 5]);
+        }
+        return;
+    }
     // SAFETY: handlers for all vectors are in place.
     unsafe { asm!("sti", options(nostack)) };
 }
 
-/// Keeps interrupts out.
+/// Keeps interrupts, or a PV guest's events, out.
 pub fn cli() {
+    if pv::is_pv() {
+        return mem::poke8(events::vcpu_info(pv::smp::me()) + 1, 1);
+    }
     // SAFETY: always allowed in ring 0.
     unsafe { asm!("cli", options(nostack)) };
 }
 
 /// Sleeps until an interrupt has been taken; none is lost between.
 pub fn sti_hlt_cli() {
+    if pv::is_pv() {
+        hypercall::call(abi::nr::SCHED_OP, [abi::sched::SCHEDOP_BLOCK.into(), 0, 0, 0, 0]);
+        return cli();
+    }
     // SAFETY: handlers for all vectors are in place.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
@@ -119,6 +153,10 @@ pub fn sti_hlt_cli() {
 /// Halts with interrupts off, for ever but for an NMI.
 pub fn cli_hlt() -> ! {
     loop {
+        if pv::is_pv() {
+            pv::smp::down(pv::smp::me());
+            continue;
+        }
         // SAFETY: this is the end of this virtual CPU.
         unsafe { asm!("cli", "hlt", options(nostack)) };
     }

@@ -10,9 +10,9 @@ use abi::nr;
 use abi::xen::{DOMID_SELF, SharedInfo, VcpuInfo};
 
 use crate::hypercall::{self, Ret};
-use crate::mem;
+use crate::{mem, pv};
 
-/// Where the shared page appears: a frame of no RAM.
+/// Where a PVH guest's shared page appears: a frame of no RAM.
 pub const SHARED_INFO: u64 = 0xfe70_0000;
 /// The vector of the upcalls.
 pub const VECTOR: u8 = 0xf3;
@@ -23,8 +23,23 @@ pub fn add_to_physmap(space: u32, idx: u64, gpfn: u64) -> Ret {
     hypercall::op(nr::MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, &mut arg)
 }
 
-/// Maps the shared page and asks for upcalls by [`VECTOR`].
+static ADDRESS: AtomicU64 = AtomicU64::new(SHARED_INFO);
+
+/// The address of the shared page.
+pub fn shared_info() -> u64 {
+    ADDRESS.load(SeqCst)
+}
+
+/// Notes where the shared page is.
+pub fn set_shared_info(address: u64) {
+    ADDRESS.store(address, SeqCst);
+}
+
+/// Maps the shared page and asks for upcalls by [`VECTOR`]; a PV guest has both from its start.
 pub fn init() -> Ret {
+    if pv::is_pv() {
+        return Ret(0);
+    }
     let mapped = add_to_physmap(XENMAPSPACE_SHARED_INFO, 0, SHARED_INFO >> 12);
     if mapped != Ret(0) {
         return mapped;
@@ -33,9 +48,17 @@ pub fn init() -> Ret {
     hypercall::set_param(HVM_PARAM_CALLBACK_IRQ, value)
 }
 
-/// The address of a virtual CPU's record in the shared page.
+static MOVED: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
+
+/// Notes that a virtual CPU's record has left the shared page.
+pub fn note_moved(vcpu: u32, address: u64) {
+    MOVED[vcpu as usize % MOVED.len()].store(address, SeqCst);
+}
+
+/// The address of a virtual CPU's record, in the shared page unless it has moved.
 pub fn vcpu_info(vcpu: u32) -> u64 {
-    SHARED_INFO + u64::from(vcpu) * size_of::<VcpuInfo>() as u64
+    let moved = MOVED[vcpu as usize % MOVED.len()].load(SeqCst);
+    if moved != 0 { moved } else { shared_info() + u64::from(vcpu) * size_of::<VcpuInfo>() as u64 }
 }
 
 fn atomic(addr: u64) -> &'static AtomicU64 {
@@ -44,7 +67,7 @@ fn atomic(addr: u64) -> &'static AtomicU64 {
 }
 
 fn word(offset: usize, port: u32) -> &'static AtomicU64 {
-    atomic(SHARED_INFO + offset as u64 + u64::from(port / 64) * 8)
+    atomic(shared_info() + offset as u64 + u64::from(port / 64) * 8)
 }
 
 /// The word of `evtchn_pending` that holds this port.

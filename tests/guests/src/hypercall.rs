@@ -7,16 +7,17 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use abi::hvm_op::HvmParam;
 use abi::{Errno, cpuid, hvm_op, nr, sched, xen};
 
-use crate::{cpu, mem};
+use crate::{cpu, mem, pv};
 
 static IS_AMD: AtomicBool = AtomicBool::new(false);
 static BASE: AtomicU32 = AtomicU32::new(0);
 
-/// The hypercall page, once [`fill_page`] has run.
+/// The hypercall page: a PV guest's from the start, another's once [`fill_page`] has run.
+#[unsafe(export_name = "guest_hypercall_page")]
 pub static PAGE: mem::Page = mem::Page::new();
 
 /// What a hypercall returned; prints an error's name.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ret(pub i64);
 
 impl Ret {
@@ -54,6 +55,9 @@ pub fn init() {
             return;
         }
     }
+    if pv::is_pv() {
+        return;
+    }
     // Another machine has interrupt controllers that its firmware left running.
     cpu::outb(0x21, 0xff);
     cpu::outb(0xa1, 0xff);
@@ -70,17 +74,24 @@ pub fn by_vmmcall() -> bool {
     IS_AMD.load(Relaxed)
 }
 
-/// A hypercall of five arguments by the processor's instruction.
+/// A hypercall of five arguments by the instruction of the guest's kind.
 pub fn call(number: u64, args: [u64; 5]) -> Ret {
     let ret: i64;
+    // A call that was continued comes back with other arguments.
+    macro_rules! by {
+        ($instruction:literal) => {
+            asm!($instruction, inout("rax") number => ret, inout("rdi") args[0] => _, inout("rsi") args[1] => _,
+                inout("rdx") args[2] => _, inout("r10") args[3] => _, inout("r8") args[4] => _, out("rcx") _, out("r11") _)
+        };
+    }
     // SAFETY: the arguments' addresses are structures the test owns, or addresses that the test knows to be bad.
     unsafe {
-        if by_vmmcall() {
-            asm!("vmmcall", inout("rax") number => ret, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-                in("r10") args[3], in("r8") args[4]);
+        if pv::is_pv() {
+            by!("syscall")
+        } else if by_vmmcall() {
+            by!("vmmcall")
         } else {
-            asm!("vmcall", inout("rax") number => ret, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-                in("r10") args[3], in("r8") args[4]);
+            by!("vmcall")
         }
     }
     Ret(ret)
@@ -140,7 +151,9 @@ pub fn shutdown(reason: u32) -> ! {
     if cpuid_base().is_some() {
         op(nr::SCHED_OP, sched::SCHEDOP_SHUTDOWN, &mut sched::Shutdown { reason });
     }
-    cpu::outl(0xf4, reason);
-    cpu::outw(0x604, 0x2000);
+    if !pv::is_pv() {
+        cpu::outl(0xf4, reason);
+        cpu::outw(0x604, 0x2000);
+    }
     cpu::cli_hlt()
 }

@@ -3,11 +3,13 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
-use crate::println;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{println, pv};
 
 /// What a stub of `boot.S` leaves on the stack.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[expect(missing_docs, reason = "the names are the architecture's")]
 pub struct Frame {
     pub r15: u64,
@@ -125,7 +127,7 @@ pub fn restore_gate(vector: u8) {
 }
 
 /// Calls `handler` for each interrupt of this vector, on the virtual CPU that takes it.
-pub fn on(vector: u8, handler: fn(&Frame)) {
+pub fn on(vector: u8, handler: fn(&mut Frame)) {
     HANDLERS[usize::from(vector)].store(handler as usize, SeqCst);
 }
 
@@ -138,16 +140,24 @@ pub fn count(vector: u8) -> u32 {
 extern "C" fn interrupt_entry(frame: &mut Frame) {
     let vector = frame.vector as usize & 255;
     COUNT[vector].fetch_add(1, SeqCst);
+    if pv::is_pv() {
+        pv::user::returned(frame);
+    }
     let handler = HANDLERS[vector].load(SeqCst);
     if handler != 0 {
         // SAFETY: `on` stored a function of this type.
-        unsafe { core::mem::transmute::<usize, fn(&Frame)>(handler)(frame) };
+        unsafe { core::mem::transmute::<usize, fn(&mut Frame)>(handler)(frame) };
         return;
     }
     // An NMI without handler is only counted.
     if vector < 32 && vector != 2 {
         exception(frame);
     }
+}
+
+/// The address of the last page fault, of the first virtual CPU.
+pub fn fault_address() -> u64 {
+    if pv::is_pv() { crate::mem::peek64(crate::events::vcpu_info(0) + 16) } else { crate::cpu::cr2() }
 }
 
 fn exception(frame: &mut Frame) {
@@ -157,7 +167,7 @@ fn exception(frame: &mut Frame) {
         frame.rip = recover;
         return;
     }
-    println!("FAIL no exception comes unasked: vector {} cr2 {:#x}", frame.vector, crate::cpu::cr2());
+    println!("FAIL no exception comes unasked: vector {} cr2 {:#x}", frame.vector, fault_address());
     println!("{frame:x?}");
     crate::hypercall::shutdown(abi::sched::SHUTDOWN_CRASH)
 }

@@ -1,4 +1,4 @@
-//! What a tiny PVH guest needs to ask its hypervisor questions: entry, interrupts, console, hypercalls, checks.
+//! What a tiny guest, PVH or PV, needs to ask its hypervisor questions: entry, interrupts, console, hypercalls, checks.
 //!
 //! Nothing here is hidden from the tests: a guest owns its machine, so reads and writes of physical memory,
 //! ports and MSRs are safe functions, and a fault that a test provokes is caught by [`attempt!`].
@@ -13,6 +13,7 @@ pub mod hypercall;
 pub mod interrupts;
 pub mod lapic;
 pub mod mem;
+pub mod pv;
 pub mod smp;
 pub mod start;
 pub mod time;

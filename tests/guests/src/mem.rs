@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::pv;
+
 /// Reads a value at an address of any alignment.
 pub fn read<T: FromBytes + Copy>(addr: u64) -> T {
     // SAFETY: the guest owns its memory, every bit pattern is a `T`, and a fault is caught or reported.
@@ -76,6 +78,11 @@ unsafe extern "C" {
 
 /// Maps or unmaps a page below 2 MiB at its own address; page 0 unmapped makes a null pointer bad.
 pub fn map_low_page(page: u64, present: bool) {
+    if pv::is_pv() {
+        let entry = if present { pv::p2m(page) << 12 | pv::mmu::KERNEL } else { 0 };
+        pv::mmu::update_va(page << 12, entry, pv::mmu::UVMF_INVLPG);
+        return;
+    }
     // SAFETY: only the table's address is taken.
     let table = unsafe { boot_pt.addr() };
     poke64(table + page * 8, page << 12 | if present { 3 } else { 0 });
@@ -99,9 +106,9 @@ impl Page {
     pub fn addr(&self) -> u64 {
         self.0.get() as u64
     }
-    /// Its frame number.
+    /// Its frame number as the hypervisor's calls take it: a PV guest's is the machine frame.
     pub fn gfn(&self) -> u64 {
-        self.addr() >> 12
+        if pv::is_pv() { pv::p2m(self.addr() >> 12) } else { self.addr() >> 12 }
     }
 }
 

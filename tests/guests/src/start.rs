@@ -2,7 +2,9 @@
 
 use abi::start_info::{HvmStartInfo, MemmapTableEntry, ModlistEntry};
 
-use crate::mem;
+use zerocopy::FromZeros;
+
+use crate::{mem, pv};
 
 /// What the guest found in EBX.
 pub struct Boot {
@@ -12,6 +14,8 @@ pub struct Boot {
     pub info: HvmStartInfo,
     /// The command line, empty if there is none.
     pub cmdline: &'static str,
+    /// A PV guest's start information; `info` is all zero then.
+    pub pv: Option<pv::StartInfo>,
 }
 
 impl Boot {
@@ -19,7 +23,12 @@ impl Boot {
     pub fn new(addr: u64) -> Self {
         let info: HvmStartInfo = mem::read(addr);
         let cmdline = if info.cmdline_paddr == 0 { "" } else { mem::text(info.cmdline_paddr, 1024) };
-        Self { addr, info, cmdline }
+        Self { addr, info, cmdline, pv: None }
+    }
+
+    /// What a PV guest was told.
+    pub fn of_pv(addr: u64, info: pv::StartInfo, cmdline: &'static str) -> Self {
+        Self { addr, info: HvmStartInfo::new_zeroed(), cmdline, pv: Some(info) }
     }
 
     /// The value of `name=value` on the command line.

@@ -18,7 +18,7 @@ use zerocopy::FromZeros;
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 
-fn upcall(_frame: &Frame) {
+fn upcall(_frame: &mut Frame) {
     let mut words = ev::acknowledge(0);
     while words != 0 {
         let word = words.trailing_zeros();
@@ -61,7 +61,7 @@ pub fn run(_boot: &Boot) {
 }
 
 fn fresh_page() {
-    let page = ev::SHARED_INFO;
+    let page = ev::shared_info();
     let masks = core::mem::offset_of!(SharedInfo, evtchn_mask) as u64;
     let all_masked = (0..64).all(|i| mem::peek64(page + masks + i * 8) == !0);
     println!("masks: {}", if all_masked { "all set" } else { "clear at the start" });
@@ -100,6 +100,9 @@ fn delivery(port: u32) {
     check!(interrupts::count(ev::VECTOR) == start + 1, "the upcall comes by the callback vector, once";
         "{} times", interrupts::count(ev::VECTOR) - start);
     equal(LAST.load(SeqCst).into(), port.into(), "the upcall's handler finds the port");
+    if guest::pv::is_pv() {
+        return;
+    }
     check!(!guest::lapic::bit(guest::lapic::reg::ISR, ev::VECTOR), "the callback vector passes by the local APIC");
 }
 
@@ -152,9 +155,12 @@ fn clock() {
     }
     check!(monotone, "the clock never goes back");
     check!(last > first, "the clock goes forward");
-    let seconds = u64::from(mem::peek32(ev::SHARED_INFO + core::mem::offset_of!(SharedInfo, wc_sec) as u64));
+    let seconds = u64::from(mem::peek32(ev::shared_info() + core::mem::offset_of!(SharedInfo, wc_sec) as u64));
     println!("clock: {} ns after {} s", last, seconds);
     let khz = cpu::cpuid(hypercall::cpuid_base().unwrap_or(0) + 3, 0).ecx;
+    if khz == 0 && guest::pv::is_initial() {
+        return; // Xen does not tell its initial domain.
+    }
     let (tsc, start) = (cpu::tsc(), time::now());
     while cpu::tsc() - tsc < u64::from(khz) * 10 {
         cpu::pause();
@@ -186,7 +192,10 @@ fn timers(timer: u32) {
     check!(!comes(timer, 10 * MILLISECOND), "the single-shot timer fires once");
     zero(single_shot(1, 0), "a single-shot timer in the past can be set");
     check!(comes(timer, 500 * MILLISECOND), "and fires at once");
-    fails(single_shot(1, VCPU_SSHOTTMR_FUTURE), Errno::ETIME, "one that must lie in the future is ETIME");
+    // The flag may be ignored, and Xen 4.17 does so.
+    let future = single_shot(1, VCPU_SSHOTTMR_FUTURE);
+    check!(future == Ret(0) || future == Ret::err(Errno::ETIME), "one that must lie in the future is ETIME"; "{}", future);
+    comes(timer, 5 * MILLISECOND);
     zero(single_shot(time::now() + 5 * MILLISECOND, 0), "a single-shot timer can be set again");
     zero(hypercall::vcpu_op(VCPUOP_STOP_SINGLESHOT_TIMER, 0, &mut 0u64), "VCPUOP_stop_singleshot_timer succeeds");
     check!(!comes(timer, 20 * MILLISECOND), "a stopped timer does not fire");
@@ -245,6 +254,7 @@ fn block(ipi: u32, timer: u32) {
     cpu::pause();
     cpu::cli();
     check!(interrupts::count(ev::VECTOR) > before, "the event is delivered after SCHEDOP_block");
+    cpu::cli();
     ev::send(ipi);
     let start = time::now();
     zero(block(), "SCHEDOP_block with an event pending succeeds");

@@ -56,6 +56,10 @@ pub fn run(boot: &Boot) {
     for (name, number, args, pointer, want) in CALLS {
         let mut bad = 0;
         for (how, address) in pointers {
+            // The initial domain may ask how long a build id is.
+            if guest::pv::is_initial() && *name == "xen_version(build_id)" && address == 0 {
+                continue;
+            }
             bad += u32::from(!holds(name, how, *number, *args, (*pointer, address), *want));
         }
         check!(bad == 0, "{}: a bad pointer never succeeds", name; "{} of {} did", bad, pointers.len());
@@ -83,9 +87,10 @@ fn holds(name: &str, how: &str, number: u64, mut args: [u64; 4], pointer: (usize
 }
 
 fn undefined_numbers() {
-    // PV alone, or nobody at all, in the table of Xen 4.17 (`xen/arch/x86/hvm/hypercall.c`).
-    let undefined =
-        (0..=6).chain(8..=11).chain([14, 16, 19, 22, 23, 25, 28, 30, 31, 37, 38]).chain(43..=48).chain(50..=63);
+    // PV alone, and nobody at all, in the table of Xen 4.17 (`xen/arch/x86/hvm/hypercall.c`).
+    let pv_alone = (0..=6).chain(8..=10).chain([14, 16, 19, 22, 23, 25, 28, 30, 31, 37, 48]);
+    let nobody = [11, 38].into_iter().chain(43..=47).chain(50..=63);
+    let undefined = nobody.chain(pv_alone.filter(|_| !guest::pv::is_pv()));
     let large = [
         64,
         65,
@@ -258,7 +263,9 @@ fn inner_pointers(pointers: &[(&str, u64)]) {
         let address = *address;
         let mut map = MemoryMap { nr_entries: 64, pad: 0, buffer: address };
         let ret = hypercall::op(nr::MEMORY_OP, XENMEM_MEMORY_MAP, &mut map);
-        check!(ret == Ret::err(Errno::EFAULT), "a memory map into a buffer {} is EFAULT", how; "{}", ret);
+        // A PV domain may have no map at all.
+        let none = guest::pv::is_pv() && ret == Ret::err(Errno::ENOSYS);
+        check!(none || ret == Ret::err(Errno::EFAULT), "a memory map into a buffer {} is EFAULT", how; "{}", ret);
         let mut poll = Poll { ports: address, nr_ports: 4, pad: 0, timeout: 1 };
         let ret = hypercall::op(nr::SCHED_OP, SCHEDOP_POLL, &mut poll);
         // What lies beyond memory reads as an error too, never as ports.

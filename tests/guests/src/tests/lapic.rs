@@ -17,7 +17,7 @@ const MASKED: u32 = 1 << 16;
 
 static IN_SERVICE: AtomicU32 = AtomicU32::new(0);
 
-fn handler(frame: &Frame) {
+fn handler(frame: &mut Frame) {
     if lapic::bit(reg::ISR, frame.vector as u8) {
         IN_SERVICE.fetch_add(1, SeqCst);
     }

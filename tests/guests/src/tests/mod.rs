@@ -10,6 +10,7 @@ mod hello;
 mod hostile;
 mod lapic;
 mod memory;
+mod pv;
 mod smp;
 
 /// A test's name on the command line, and the test.
@@ -25,6 +26,7 @@ pub const ALL: &[Test] = &[
     ("memory", memory::run),
     ("hostile", hostile::run),
     ("badregs", badregs::run),
+    ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("triple", ends::triple),
     ("wild", ends::wild),
     ("haltoff", ends::haltoff),

@@ -32,18 +32,18 @@ fn me() -> usize {
     id as usize % MAX
 }
 
-fn interrupt(_frame: &Frame) {
+fn interrupt(_frame: &mut Frame) {
     INTERRUPTS[me()].fetch_add(1, SeqCst);
     lapic::eoi();
 }
 
-fn upcall(_frame: &Frame) {
+fn upcall(_frame: &mut Frame) {
     let me = me();
     events::acknowledge(me as u32);
     EVENTS[me].fetch_add(1, SeqCst);
 }
 
-fn nmi(_frame: &Frame) {
+fn nmi(_frame: &mut Frame) {
     NMIS[me()].fetch_add(1, SeqCst);
 }
 

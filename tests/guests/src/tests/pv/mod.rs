@@ -1,0 +1,15 @@
+//! The tests of a PV guest.
+
+use guest::start::Boot;
+use guest::{check, pv};
+
+pub mod hello;
+
+/// Runs a test if the guest was started as PV.
+pub fn only(boot: &Boot, test: fn(&Boot)) {
+    if pv::is_pv() {
+        test(boot);
+    } else {
+        check!(false, "the guest was started as PV");
+    }
+}
