@@ -62,38 +62,42 @@ pub fn walk<P: before::P2m>(
     at: GuestVirt,
     access: Access,
 ) -> Result<GuestPhys, Fault> {
-    let read = |entry: GuestPhys, len: usize| {
-        let frame = pin(cx, domain, entry.frame(), false)?;
-        let mut bytes = [0; 8];
-        frame.read(entry.offset(), &mut bytes[..len]);
-        Some(u64::from_le_bytes(bytes))
-    };
-    Ok(translate(&mode(domain, context), access, at, read)?.gpa)
+    let (mut memory, _) = cx.lock(&domain.memory);
+    let mut guest = memory.guest();
+    Ok(translate(&mode(domain, context), access, at, |entry, len| guest.word(entry, len))?.gpa)
 }
 
 /// Copies from the running virtual CPU's linear address space. As for Xen's hypercall arguments, its kernel's rights count.
 pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < out.len() {
-        let at = GuestVirt::new(from.checked_add(done as u64).ok_or(Errno::EFAULT)?);
-        let count = (PAGE - at.offset()).min(out.len() - done);
-        let to = walk(cx, &run.domain, &run.context, at, Access::COPY_IN).map_err(|_| Errno::EFAULT)?;
-        let frame = pin(cx, &run.domain, to.frame(), false).ok_or(Errno::EFAULT)?;
-        frame.read(to.offset(), &mut out[done..done + count]);
-        done += count;
-    }
-    Ok(())
+    let mode = mode(&run.domain, &run.context);
+    let (mut memory, _) = cx.lock(&run.domain.memory);
+    let mut guest = memory.guest();
+    pages(from, out.len(), |at, done, count| {
+        let to = translate(&mode, Access::COPY_IN, at, |entry, len| guest.word(entry, len)).ok()?;
+        guest.read(to.gpa, &mut out[done..done + count]).then_some(())
+    })
 }
 
 /// Copies to the running virtual CPU's linear address space.
 pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let mode = mode(&run.domain, &run.context);
+    let (mut memory, _) = cx.lock(&run.domain.memory);
+    let mut guest = memory.guest();
+    pages(to, bytes.len(), |at, done, count| {
+        let to = translate(&mode, Access::COPY_OUT, at, |entry, len| guest.word(entry, len)).ok()?;
+        guest.write(to.gpa, &bytes[done..done + count]).then_some(())
+    })
+}
+
+/// Calls `each` with the part of a linear range that lies in one page after the other: where it begins, how many bytes
+/// came before it, and how many it has.
+#[inline]
+fn pages(from: u64, len: usize, mut each: impl FnMut(GuestVirt, usize, usize) -> Option<()>) -> Result<(), Errno> {
     let mut done = 0;
-    while done < bytes.len() {
-        let at = GuestVirt::new(to.checked_add(done as u64).ok_or(Errno::EFAULT)?);
-        let count = (PAGE - at.offset()).min(bytes.len() - done);
-        let place = walk(cx, &run.domain, &run.context, at, Access::COPY_OUT).map_err(|_| Errno::EFAULT)?;
-        let frame = pin(cx, &run.domain, place.frame(), true).ok_or(Errno::EFAULT)?;
-        frame.write(place.offset(), &bytes[done..done + count]);
+    while done < len {
+        let at = GuestVirt::new(from.checked_add(done as u64).ok_or(Errno::EFAULT)?);
+        let count = (PAGE - at.offset()).min(len - done);
+        each(at, done, count).ok_or(Errno::EFAULT)?;
         done += count;
     }
     Ok(())

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use abi::errno::Errno;
 use machine::hw::Vendor;
-use machine::mem::{NestedTables, PinnedFrame, frames};
+use machine::mem::{GuestMemory, NestedTables, PinnedFrame, frames};
 use model::addr::{Gfn, Mfn};
 use model::ids::DomId;
 use model::p2m::{Found, Kind, P2m, Refused, Size, Taken};
@@ -90,6 +90,12 @@ impl Memory {
     /// What `XENMEM_memory_map` tells.
     pub fn map(&self) -> &[MapEntry] {
         &self.map
+    }
+
+    /// What it has at guest-physical addresses, while nobody else can change that.
+    #[inline]
+    pub fn guest(&mut self) -> GuestMemory<'_> {
+        GuestMemory::new(&mut self.p2m)
     }
 
     /// The machine frame of a guest frame that is ordinary memory and may be read, or written too.

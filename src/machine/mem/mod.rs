@@ -1,6 +1,7 @@
 //! Machine memory: the address space, the frame table and the allocators.
 
 pub mod frames;
+mod guest;
 pub mod heap;
 pub mod layout;
 pub mod map;
@@ -9,6 +10,7 @@ mod owned;
 mod pinned;
 mod setup;
 
+pub use guest::GuestMemory;
 pub use nested::NestedTables;
 pub use owned::OwnedPages;
 pub use pinned::PinnedFrame;

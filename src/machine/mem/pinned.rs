@@ -98,7 +98,8 @@ impl Drop for PinnedFrame {
 ///
 /// # Safety
 /// Both ranges are valid and apart. One may change meanwhile, by hands that Rust does not know.
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+#[inline]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     let words = len / 8;
     // SAFETY: by the caller. The processor, not the compiler, does the accesses, so a race has no more effect than a
     // torn value.

@@ -38,7 +38,12 @@ impl VcpuSet {
     }
     /// Its members in order.
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
-        (0..u128::BITS).map(VcpuId).filter(move |&vcpu| self.contains(vcpu))
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let first = (rest != 0).then(|| rest.trailing_zeros())?;
+            rest &= rest - 1;
+            Some(VcpuId(first))
+        })
     }
 
     fn bit(vcpu: VcpuId) -> u128 {

@@ -17,9 +17,11 @@
 //! [`Step::flush`]: crate::paging::Step::flush
 
 mod kind;
+mod recent;
 
 pub use crate::paging::{OutOfMemory, Rights, Size, Step};
 pub use kind::Kind;
+use recent::Recent;
 
 use crate::addr::{Gfn, Mfn};
 use crate::paging::{EPT, Format, Lookup, Mapper, NPT, Next, Tables, Target, free_tree};
@@ -113,12 +115,13 @@ pub struct P2m {
     nested: Nested,
     largest: Size,
     max_gfn: Option<Gfn>,
+    recent: Recent,
 }
 
 impl P2m {
     /// An empty map, or `None` when memory is short. `largest` is the most that the processor maps by one entry.
     pub fn new(tables: &mut impl Tables, nested: Nested, largest: Size) -> Option<Self> {
-        Some(Self { root: tables.allocate()?, nested, largest, max_gfn: None })
+        Some(Self { root: tables.allocate()?, nested, largest, max_gfn: None, recent: Recent::EMPTY })
     }
 
     /// The root table, for the processor.
@@ -134,6 +137,18 @@ impl P2m {
     /// What there is at a guest frame.
     pub fn get(&self, tables: &impl Tables, gfn: Gfn) -> Found {
         found(crate::paging::lookup(tables, self.nested.format(), self.root, gfn.raw()))
+    }
+
+    /// The machine frame and kind of a guest frame that is memory, by what was looked up lately where that tells.
+    #[inline]
+    pub fn find(&mut self, tables: &impl Tables, gfn: Gfn) -> Option<(Mfn, Kind)> {
+        let format = self.nested.format();
+        let area = match self.recent.get(gfn) {
+            Some(area) => area,
+            None => self.recent.put(gfn, crate::paging::area(tables, format, self.root, gfn.raw())?),
+        };
+        let (mfn, soft) = area.page(tables, format, gfn.raw())?;
+        Some((mfn, Kind::from_soft(soft)))
     }
 
     /// Makes `count` guest frames from `gfn` on consecutive machine frames of a kind, with the rights of the kind
@@ -205,7 +220,9 @@ impl P2m {
         free_tree(tables, self.nested.format(), self.root, budget)
     }
 
-    fn mapper<'t, T: Tables>(&self, tables: &'t mut T) -> Mapper<'t, T> {
+    /// For changes: what was looked up before them does not count any more.
+    fn mapper<'t, T: Tables>(&mut self, tables: &'t mut T) -> Mapper<'t, T> {
+        self.recent = Recent::EMPTY;
         Mapper::new(tables, self.nested.format(), self.root)
     }
 }

@@ -219,6 +219,13 @@ impl Format {
         (Mfn::new(frame), attributes)
     }
 
+    /// The frame and [`Attributes::soft`] of a leaf, if it is present: all that a lookup needs that is repeated often.
+    #[inline]
+    pub fn frame_of(&self, entry: u64) -> Option<(Mfn, u8)> {
+        let soft = ((entry & SOFT) >> SOFT_SHIFT) as u8;
+        self.is_present(entry).then(|| (Mfn::new((entry & ADDRESS) >> PAGE_SHIFT), soft))
+    }
+
     /// An entry that leads to a table.
     pub fn table(&self, table: Mfn) -> u64 {
         table.base().raw() & ADDRESS | self.table
@@ -231,6 +238,7 @@ impl Format {
     }
 
     /// Whether a processor uses the entry.
+    #[inline]
     pub fn is_present(&self, entry: u64) -> bool {
         entry & self.present != 0
     }

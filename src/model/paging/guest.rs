@@ -80,6 +80,8 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const NX: u64 = 1 << 63;
+/// Where an entry of eight bytes leads.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// One of the four ways to translate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -203,6 +205,9 @@ pub fn translate(
     if kind == Kind::Long && !is_canonical(address, levels) {
         return Err(Fault::NonCanonical);
     }
+    if (kind, levels) == (Kind::Long, 4) {
+        return translate_long(mode, access, address, read);
+    }
     let mut table = root(mode, kind);
     let mut rights = Rights { writable: true, user: true, no_execute: false };
     for level in (1..=levels).rev() {
@@ -225,6 +230,45 @@ pub fn translate(
         table = entry & bits(PAGE_SHIFT..=51);
     }
     unreachable!("an entry of level 1 is a leaf")
+}
+
+/// [`translate`] by the four levels of long mode, which every hypercall argument takes: the bits of an entry that
+/// must be clear at every level are looked at together.
+#[inline]
+fn translate_long(
+    mode: &Mode,
+    access: Access,
+    address: u64,
+    mut read: impl FnMut(GuestPhys, usize) -> Option<u64>,
+) -> Result<Translation, Fault> {
+    let nx = if mode.has_nx() { 0 } else { NX };
+    let reserved = ADDRESS & !(u64::MAX >> (64 - mode.phys_bits())) | nx;
+    let mut table = mode.cr3 & ADDRESS;
+    // What all entries allow, and what one forbids.
+    let (mut all, mut any) = (WRITABLE | USER, 0);
+    let mut level = 4;
+    loop {
+        let shift = PAGE_SHIFT + 9 * (level - 1);
+        let at = GuestPhys::new(table + (address >> shift) % 512 * 8);
+        let entry = read(at, 8).ok_or(Fault::Table(at))?;
+        if entry & PRESENT == 0 {
+            return Err(mode.page_fault(access, 0));
+        }
+        all &= entry;
+        any |= entry;
+        let is_leaf = level == 1 || entry & LARGE != 0;
+        // At level 1 the bit selects a memory type.
+        let is_misplaced = is_leaf && level > 1 && entry & mode.reserved(Kind::Long, level, true) != 0;
+        if any & reserved != 0 || is_misplaced {
+            return Err(mode.page_fault(access, error::PRESENT | error::RESERVED));
+        }
+        if is_leaf {
+            let rights = Rights { writable: all & WRITABLE != 0, user: all & USER != 0, no_execute: any & NX != 0 };
+            return leaf(mode, access, Kind::Long, level, entry, address, rights);
+        }
+        table = entry & ADDRESS;
+        level -= 1;
+    }
 }
 
 fn leaf(

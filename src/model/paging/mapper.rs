@@ -246,6 +246,49 @@ pub fn lookup(tables: &impl Tables, format: &Format, root: Mfn, page: u64) -> Lo
     Lookup::Hole { soft: 0, order: 27 }
 }
 
+/// What leads to the 512 pages of an aligned 2 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// A table of level 1.
+    Table(Mfn),
+    /// One entry, of level 2 or above: the frame of the area's first page, and [`Attributes::soft`].
+    Leaf(Mfn, u8),
+}
+
+impl Area {
+    /// The frame of a page of the area and [`Attributes::soft`], if it is mapped.
+    #[inline]
+    pub fn page(self, tables: &impl Tables, format: &Format, page: u64) -> Option<(Mfn, u8)> {
+        match self {
+            Self::Leaf(mfn, soft) => Some((Mfn::new(mfn.raw() + page % 512), soft)),
+            Self::Table(table) => format.frame_of(tables.read(table, index(page, 1))),
+        }
+    }
+}
+
+/// What leads to the 2 MiB around a page, in the tree at `root`; `None` if nothing does.
+pub fn area(tables: &impl Tables, format: &Format, root: Mfn, page: u64) -> Option<Area> {
+    let (mut table, levels) = (root, if page < PAGES { LEVELS } else { 0 });
+    for level in (2..=levels).rev() {
+        let entry = tables.read(table, index(page, level));
+        if let Some(next) = format.table_of(entry, level) {
+            if level == 2 {
+                return Some(Area::Table(next));
+            }
+            table = next;
+            continue;
+        }
+        let size = Size::of_level(level)?;
+        let (mfn, attributes) = format.decode(entry, size);
+        if attributes.is_hole() {
+            return None;
+        }
+        let first = page % size.frames() & !511;
+        return Some(Area::Leaf(Mfn::new(mfn.raw() + first), attributes.soft));
+    }
+    None
+}
+
 /// Gives back the tree at `root` with the root itself, up to about `budget` tables a call. Says whether it is gone.
 ///
 /// No processor uses the tree any more, and what it maps is the caller's business. Between two calls nothing

@@ -12,7 +12,7 @@ pub mod guest;
 mod mapper;
 
 pub use format::{Attributes, EPT, Format, LONG, MemoryType, NPT, PAT, Rights, Size};
-pub use mapper::{Lookup, Mapper, Next, OutOfMemory, Step, Target, free_tree, lookup, page_of};
+pub use mapper::{Area, Lookup, Mapper, Next, OutOfMemory, Step, Target, area, free_tree, lookup, page_of};
 
 use crate::addr::Mfn;
 
