@@ -19,6 +19,7 @@ pub mod p2m;
 pub mod page;
 pub mod paging;
 pub mod policy;
+pub mod pv;
 pub mod pvh;
 pub mod rangeset;
 pub mod regions;

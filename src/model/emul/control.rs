@@ -41,7 +41,7 @@ pub fn control<C: Cpu>(cpu: &mut C, instruction: &Instruction) -> Result<Option<
     }
 }
 
-fn moved(instruction: &Instruction) -> Option<ControlOp> {
+pub(super) fn moved(instruction: &Instruction) -> Option<ControlOp> {
     if instruction.op0_kind() != OpKind::Register || instruction.op1_kind() != OpKind::Register {
         return None;
     }

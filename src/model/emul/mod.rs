@@ -10,7 +10,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `decode`, `control` | bytes to instruction; operands of control-register accesses |
+//! | `decode`, `control`, `system` | bytes to instruction; operands of accesses to control registers; a kernel's instructions |
 //! | `table` | the one table from mnemonic to operation |
 //! | `operand`, `register`, `segment` | where operands are (SDM 1 3.7) |
 //! | `alu` | results and flags, pure |
@@ -26,6 +26,7 @@ mod register;
 mod segment;
 mod stack;
 mod string;
+mod system;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use control::{ControlOp, control};
 pub use decode::{Bitness, DecodeError, MAX_LEN, decode, fetch, length, prepare};
 pub use iced_x86::{Instruction, Mnemonic};
 pub use string::MAX_ELEMENTS;
+pub use system::{Port, System, frequent, system};
 
 use crate::addr::GuestVirt;
 use crate::regs::{Cr0, Event, Regs, Rflags, Segment, SegmentName, vector};

@@ -5,6 +5,7 @@ mod data;
 mod decoding;
 mod flags;
 mod string;
+mod system;
 
 use super::*;
 use proptest::prelude::*;
