@@ -63,7 +63,7 @@ pub fn walk<P: before::P2m>(
     access: Access,
 ) -> Result<GuestPhys, Fault> {
     let (mut memory, _) = cx.lock(&domain.memory);
-    let mut guest = memory.guest();
+    let mut guest = memory.guest().ok_or(Fault::NonCanonical)?;
     Ok(translate(&mode(domain, context), access, at, |entry, len| guest.word(entry, len))?.gpa)
 }
 
@@ -71,7 +71,7 @@ pub fn walk<P: before::P2m>(
 pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
     let mode = mode(&run.domain, &run.context);
     let (mut memory, _) = cx.lock(&run.domain.memory);
-    let mut guest = memory.guest();
+    let mut guest = memory.guest().ok_or(Errno::EFAULT)?;
     pages(from, out.len(), |at, done, count| {
         let to = translate(&mode, Access::COPY_IN, at, |entry, len| guest.word(entry, len)).ok()?;
         guest.read(to.gpa, &mut out[done..done + count]).then_some(())
@@ -82,7 +82,7 @@ pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &m
 pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
     let mode = mode(&run.domain, &run.context);
     let (mut memory, _) = cx.lock(&run.domain.memory);
-    let mut guest = memory.guest();
+    let mut guest = memory.guest().ok_or(Errno::EFAULT)?;
     pages(to, bytes.len(), |at, done, count| {
         let to = translate(&mode, Access::COPY_OUT, at, |entry, len| guest.word(entry, len)).ok()?;
         guest.write(to.gpa, &bytes[done..done + count]).then_some(())

@@ -92,10 +92,10 @@ impl Memory {
         &self.map
     }
 
-    /// What it has at guest-physical addresses, while nobody else can change that.
+    /// What a translated domain has at guest-physical addresses, while nobody else can change that.
     #[inline]
-    pub fn guest(&mut self) -> GuestMemory<'_> {
-        GuestMemory::new(&mut self.p2m)
+    pub fn guest(&mut self) -> Option<GuestMemory<'_>> {
+        self.p2m.as_mut().map(GuestMemory::new)
     }
 
     /// The machine frame of a guest frame that is ordinary memory and may be read, or written too.
