@@ -33,6 +33,7 @@ pub mod memory;
 pub mod nr;
 pub mod physdev;
 pub mod platform;
+pub mod pv_start;
 pub mod sched;
 pub mod start_info;
 pub mod sysctl;

@@ -7,7 +7,7 @@ use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Options};
 use model::config::modules::{self, Dom0};
-use model::config::xl::{self, Action, DomainConfig};
+use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
 use model::{config, emul};
 use sync::place::Root;
@@ -141,6 +141,7 @@ fn dom0_config(cmdline: String) -> DomainConfig {
     let bytes = size.unwrap_or(free - (free / 16).min(128 << 20));
     DomainConfig {
         name: String::from("Domain-0"),
+        kind: if options().dom0.pvh { DomainKind::Pvh } else { DomainKind::Pv },
         cmdline,
         memory_mib: bytes >> 20,
         maxmem_mib: bytes >> 20,

@@ -15,7 +15,7 @@ use machine::mem::{PinnedFrame, frames};
 use machine::virt::{Virt, Window};
 use model::addr::{Gfn, GuestPhys};
 use model::chip::lapic::{Config as LapicConfig, Lapic};
-use model::config::xl::DomainConfig;
+use model::config::xl::{DomainConfig, DomainKind};
 use model::evtchn::{Channels, NR_PORTS};
 use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
 use model::ids::{DomId, VcpuId};
@@ -154,6 +154,9 @@ impl Builder {
 /// Everything that can be known to fail before memory is taken.
 fn prepare(cx: &mut Cx<'_, Root>, source: &Source) -> Result<Plan, String> {
     let config = &source.config;
+    if config.kind == DomainKind::Pv {
+        return Err("domains of type = \"pv\" are not built yet; use type = \"pvh\"".to_string());
+    }
     let vendor = hw::vendor().map_err(|missing| {
         format!("type = \"pvh\" needs {}, which this machine has not; {}", missing.feature, missing.advice)
     })?;

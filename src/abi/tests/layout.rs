@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("nr", "__HYPERVISOR_", include_str!("../nr.rs")),
     ("physdev", "", include_str!("../physdev.rs")),
     ("platform", "", include_str!("../platform.rs")),
+    ("pv_start", "", include_str!("../pv_start.rs")),
     ("sched", "", include_str!("../sched.rs")),
     ("start_info", "", include_str!("../start_info.rs")),
     ("sysctl", "", include_str!("../sysctl.rs")),

@@ -2,6 +2,7 @@
 
 use super::samples::{self, BSS, ENTRY, PADDR, note};
 use super::{Elf, Format, ImageError, Kind, Width, decompress, inspect};
+use crate::pv::start as pv;
 use crate::pvh::{Guest, Start};
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -232,6 +233,10 @@ fn real_kernels_unpack_and_fit_in_a_small_pvh_guest() {
         let guest = Guest { kernel: &elf, ramdisk_len, cmdline: "console=hvc0", ram_bytes, vcpus: 4, flags: 0 };
         let start = Start::build(&guest).unwrap();
         assert_eq!(start.registers.regs.rip, u64::from(elf.pvh_entry().unwrap()));
+        let cmdline = "console=hvc0";
+        let guest = pv::Guest { kernel: &elf, ramdisk_len, cmdline, nr_pages: ram_bytes >> 12, is_initial: false };
+        let start = pv::Start::build(&guest).unwrap();
+        assert_eq!(Some(start.registers.rip), elf.notes.entry);
         tried += 1;
     }
     assert!(tried > 0, "EUXEN_TEST_KERNELS names a folder without kernels");

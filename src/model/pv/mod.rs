@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `code` | which bytes a guest was about to execute |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
+//! | `start` | what lies where when a guest starts |
 //! | `store` | what a store to a page table writes |
 
 pub mod code;
 pub mod privileged;
+pub mod start;
 pub mod store;
 
 use crate::addr::GuestVirt;

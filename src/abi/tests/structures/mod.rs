@@ -106,6 +106,11 @@ structures! {
     memory::VnumaTopologyInfo = "struct xen_vnuma_topology_info" {
         domid, pad, nr_vnodes, nr_vcpus, nr_vmemranges, vdistance, vcpu_to_vnode, vmemrange,
     }
+    pv_start::StartInfo = "struct start_info" {
+        magic, nr_pages, shared_info, flags, store_mfn, store_evtchn, console_mfn = "console.domU.mfn",
+        console_evtchn = "console.domU.evtchn", pt_base, nr_pt_frames, mfn_list, mod_start, mod_len, cmd_line,
+        first_p2m_pfn, nr_p2m_frames,
+    }
     sched::Shutdown = "struct sched_shutdown" { reason }
     sched::Poll = "struct sched_poll" { ports, nr_ports, timeout }
     sched::RemoteShutdown = "struct sched_remote_shutdown" { domain_id, reason }

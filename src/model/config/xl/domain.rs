@@ -12,6 +12,8 @@ use core::ops::RangeInclusive;
 pub struct DomainConfig {
     /// Its name, printable and not empty.
     pub name: String,
+    /// Its type.
+    pub kind: DomainKind,
     /// The name of the module that is its kernel.
     pub kernel: String,
     /// The name of the module that is its ramdisk.
@@ -38,6 +40,15 @@ pub struct DomainConfig {
     pub on_crash: Action,
     /// What to do when it asks for a soft reset.
     pub on_soft_reset: Action,
+}
+
+/// Which kind of guest a domain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainKind {
+    /// In ring 3 on page tables of its own.
+    Pv,
+    /// In hardware virtualization, without an emulated machine.
+    Pvh,
 }
 
 /// What to do with a domain that has shut down.
@@ -81,13 +92,14 @@ const ACTIONS: [(&str, Action); 7] = [
 pub fn domain(settings: &[Setting]) -> Result<Parsed, XlError> {
     let mut warnings = Vec::new();
     let table = Table::new(settings, &mut warnings)?;
-    table.kind()?;
+    let kind = table.kind()?;
     let memory_mib = table.memory()?;
     let vcpus = table.number("vcpus", 1..=u64::from(VCPUS_MAX), "must be from 1 to 128")?.unwrap_or(1);
     let maxvcpus = table.number("maxvcpus", vcpus..=u64::from(VCPUS_MAX), "must be from vcpus to 128")?;
     let maxmem = table.number("maxmem", memory_mib..=*MEMORY_MIB.end(), "must be at least memory, in MiB")?;
     let config = DomainConfig {
         name: table.name()?,
+        kind,
         kernel: table.kernel()?,
         ramdisk: table.text("ramdisk")?.filter(|name| !name.is_empty()),
         cmdline: table.cmdline(&mut warnings)?,
@@ -193,18 +205,20 @@ impl Table {
         }
     }
 
-    fn kind(&self) -> Result<(), XlError> {
+    /// `type`, or else the older `builder`, or else xl's default.
+    fn kind(&self) -> Result<DomainKind, XlError> {
         let (key, kind) = match (self.text("type")?, self.text("builder")?) {
             (Some(kind), _) => ("type", kind),
             (None, Some(builder)) => ("builder", builder),
-            (None, None) => return Err(missing("type", "type = \"pvh\"; xl's default, \"pv\", is not built yet")),
+            (None, None) => return Ok(DomainKind::Pv),
         };
-        let line = self.get(key).map_or(0, |setting| setting.line);
-        let not_built = |kind| Err(XlError { line, problem: Problem::NotBuilt { kind } });
         match (key, kind.as_str()) {
-            ("type", "pvh") => Ok(()),
-            ("type", "pv") | ("builder", "generic") => not_built("pv"),
-            (_, "hvm") => not_built("hvm"),
+            ("type", "pvh") => Ok(DomainKind::Pvh),
+            ("type", "pv") | ("builder", "generic") => Ok(DomainKind::Pv),
+            (_, "hvm") => {
+                let line = self.get(key).map_or(0, |setting| setting.line);
+                Err(XlError { line, problem: Problem::NotBuilt { kind: "hvm" } })
+            }
             ("type", _) => self.bad("type", "must be \"pvh\", \"pv\" or \"hvm\""),
             _ => self.bad("builder", "must be \"generic\" or \"hvm\"; use type = instead"),
         }

@@ -67,7 +67,7 @@ impl fmt::Display for XlError {
             Problem::BadValue { key, expected } => write!(f, "{key}: {expected}"),
             Problem::Missing { key, example } => write!(f, "{key} is missing; add {example}"),
             Problem::NotBuilt { kind } => {
-                write!(f, "type: domains of type \"{kind}\" are not built yet; use type = \"pvh\"")
+                write!(f, "type: domains of type \"{kind}\" are not built yet; use type = \"pvh\" or \"pv\"")
             }
         }
     }

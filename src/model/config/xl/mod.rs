@@ -14,7 +14,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use domain::{Action, DomainConfig};
+pub use domain::{Action, DomainConfig, DomainKind};
 pub use error::{Problem, XlError};
 
 use alloc::string::String;

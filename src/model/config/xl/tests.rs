@@ -20,6 +20,7 @@ fn what_is_not_given_has_xls_defaults() {
     let parsed = config("");
     let expected = DomainConfig {
         name: "web".to_string(),
+        kind: DomainKind::Pvh,
         kernel: "vmlinuz".to_string(),
         ramdisk: None,
         cmdline: String::new(),
@@ -139,6 +140,9 @@ fn values_out_of_range_are_refused_with_what_would_do() {
 #[test]
 fn what_must_be_there_and_is_not_is_named() {
     for (line, key) in MINIMAL.lines().zip(["name", "type", "kernel", "memory"]) {
+        if key == "type" {
+            continue;
+        }
         let text = MINIMAL.replace(line, "");
         let error = parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with(&alloc::format!("{key} is missing; add {key} = ")), "{error}");
@@ -146,11 +150,20 @@ fn what_must_be_there_and_is_not_is_named() {
 }
 
 #[test]
+fn a_domain_is_pv_unless_its_type_says_otherwise() {
+    let kinds = [("type = 'pv'", DomainKind::Pv), ("builder='generic'", DomainKind::Pv), ("", DomainKind::Pv)];
+    for (line, kind) in kinds.into_iter().chain([("builder='hvm'; type='pvh'", DomainKind::Pvh)]) {
+        let text = MINIMAL.replace("type = \"pvh\"", line);
+        assert_eq!(parse(text.as_bytes()).unwrap().config.kind, kind, "{line}");
+    }
+}
+
+#[test]
 fn types_that_are_not_built_are_named() {
-    for (kind, name) in [("type = 'pv'", "pv"), ("type='hvm'", "hvm"), ("builder='generic'", "pv")] {
-        let text = MINIMAL.replace("type = \"pvh\"", kind);
+    for line in ["type='hvm'", "builder='hvm'"] {
+        let text = MINIMAL.replace("type = \"pvh\"", line);
         let error = parse(text.as_bytes()).unwrap_err().to_string();
-        let expected = alloc::format!("line 2: type: domains of type \"{name}\" are not built yet; use type = \"pvh\"");
+        let expected = "line 2: type: domains of type \"hvm\" are not built yet; use type = \"pvh\" or \"pv\"";
         assert_eq!(error, expected);
     }
 }
