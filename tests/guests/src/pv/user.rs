@@ -10,11 +10,11 @@ use crate::hypercall::Ret;
 use crate::interrupts::Frame;
 use crate::mem::{self, Page};
 
-/// Where a user's code page is; its stack page follows, then a page of the kernel's that users must not reach.
+/// Where a user's code page is; its stack page follows.
 pub const CODE: u64 = 0x8000_0000;
-/// The top of a user's stack.
+/// The top of a user's stack, which has a page of its own.
 pub const STACK: u64 = CODE + 0x2000;
-/// A page that only the kernel's tables map.
+/// The bottom of that page.
 pub const DATA: u64 = CODE + 0x1000;
 
 static L4: Page = Page::new();
@@ -57,6 +57,11 @@ pub fn init() -> Ret {
         mmu::update(l3_entry, frame(&L2) | mmu::TABLE)
     }];
     steps.iter().map(|step| step()).find(|ret| *ret != Ret(0)).unwrap_or(Ret(0))
+}
+
+/// Where the kernel sees the page at [`DATA`].
+pub fn stack_alias() -> u64 {
+    STACK_PAGE.addr()
 }
 
 /// Writes the user's code.

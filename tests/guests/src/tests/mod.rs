@@ -27,6 +27,7 @@ pub const ALL: &[Test] = &[
     ("hostile", hostile::run),
     ("badregs", badregs::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
+    ("pv-traps", |boot| pv::only(boot, pv::traps::run)),
     ("triple", ends::triple),
     ("wild", ends::wild),
     ("haltoff", ends::haltoff),

@@ -4,6 +4,7 @@ use guest::start::Boot;
 use guest::{check, pv};
 
 pub mod hello;
+pub mod traps;
 
 /// Runs a test if the guest was started as PV.
 pub fn only(boot: &Boot, test: fn(&Boot)) {
