@@ -2,7 +2,7 @@
 //!
 //! A [`Frame`] is the record of one frame. Its [`CountWord`] says who owns the frame and how many references
 //! keep it alive: a domain reaches memory only through a counted reference, and the last one to go, nobody
-//! else, gives the frame back to the [`Buddy`].
+//! else, gives the frame back to the [`Buddy`]. Its [`TypeWord`] says what a PV guest uses it as.
 //!
 //! ```text
 //!            Buddy::allocate      CountWord::allocate        get, put
@@ -13,9 +13,11 @@
 //! ```
 
 mod buddy;
+mod kind;
 mod record;
 mod word;
 
 pub use buddy::{Buddy, Link, Links, MAX_ORDER};
+pub use kind::{Stamp, Type, TypeEffect, TypeRefused, TypeWord};
 pub use record::{Frame, FrameLinks};
-pub use word::{CountWord, Effect, Refused, TypeWord};
+pub use word::{CountWord, Effect, Refused};

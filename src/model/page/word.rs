@@ -1,4 +1,4 @@
-//! The two shared words of a frame record, as pure transitions.
+//! The first shared word of a frame record, who owns it and how often it is referred to, as pure transitions.
 //!
 //! A transition takes the word as it was read and answers with the word to store by compare-exchange, or says
 //! why not. Several CPUs change a word at once and none needs a lock: who owns a frame and how many references
@@ -153,38 +153,6 @@ impl fmt::Debug for CountWord {
             None if self.is_dirty() => f.write_str("dirty"),
             None => f.write_str("clean"),
         }
-    }
-}
-
-/// What a frame is used as in a PV guest's page tables, and by how many entries.
-///
-/// | bits | what |
-/// |---|---|
-/// | 0-31 | uses as the type |
-/// | 56-59 | the type |
-/// | 60 | validated: every entry of the page table was checked |
-/// | 61 | partial: some entries were checked |
-///
-/// The frames of translated guests have no type: zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(transparent)]
-pub struct TypeWord(u64);
-
-impl TypeWord {
-    /// No type and no uses.
-    pub const NONE: Self = Self(0);
-
-    /// The word as it is stored.
-    pub const fn from_raw(raw: u64) -> Self {
-        Self(raw)
-    }
-    /// What to store.
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
-    /// Uses as the type.
-    pub const fn count(self) -> u32 {
-        (self.0 & COUNT) as u32
     }
 }
 

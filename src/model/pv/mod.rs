@@ -3,11 +3,13 @@
 //! | module | what it decides |
 //! |---|---|
 //! | `code` | which bytes a guest was about to execute |
+//! | `mmu` | what its page tables hold |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
 //! | `start` | what lies where when a guest starts |
 //! | `store` | what a store to a page table writes |
 
 pub mod code;
+pub mod mmu;
 pub mod privileged;
 pub mod start;
 pub mod store;
