@@ -28,6 +28,7 @@ pub const ALL: &[Test] = &[
     ("badregs", badregs::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("pv-traps", |boot| pv::only(boot, pv::traps::run)),
+    ("pv-mmu", |boot| pv::only(boot, pv::mmu::run)),
     ("triple", ends::triple),
     ("wild", ends::wild),
     ("haltoff", ends::haltoff),

@@ -4,6 +4,7 @@ use guest::start::Boot;
 use guest::{check, pv};
 
 pub mod hello;
+pub mod mmu;
 pub mod traps;
 
 /// Runs a test if the guest was started as PV.
