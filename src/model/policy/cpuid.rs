@@ -32,9 +32,23 @@ impl Vendor {
     }
 }
 
+/// Which interface a domain has to the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// PVH or HVM: a processor of its own.
+    Hvm,
+    /// PV: ring 3 of the machine's.
+    Pv {
+        /// Bits of the highest machine address that it can meet.
+        address_bits: u8,
+    },
+}
+
 /// What the hypervisor can offer beside what the processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
+    /// To which kind of domain.
+    pub kind: Kind,
     /// Virtual CPUs of the domain.
     pub nr_vcpus: u32,
     /// Components of XCR0 that are saved and restored with a virtual CPU; 0 hides XSAVE.
@@ -67,15 +81,22 @@ pub struct Dynamic {
 
 /// The highest basic leaf that a guest is told.
 const MAX_BASIC: u32 = 0xd;
+/// The lowest extended leaf.
+const EXTENDED: u32 = 0x8000_0000;
 /// The highest extended leaf.
 const MAX_EXTENDED: u32 = 0x8000_0021;
 
 /// A domain's CPUID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuidPolicy {
+    kind: Kind,
     vendor: Vendor,
     nr_vcpus: u32,
-    /// Sorted by leaf and subleaf.
+    /// Subleaves 0 of the basic leaves, by leaf.
+    basic: [Leaf; MAX_BASIC as usize + 1],
+    /// And of the extended ones.
+    extended: [Leaf; (MAX_EXTENDED - EXTENDED) as usize + 1],
+    /// The other subleaves, sorted by leaf and subleaf.
     table: Vec<((u32, u32), Leaf)>,
     components: Vec<xstate::Component>,
     xcr0: u64,
@@ -90,9 +111,22 @@ impl CpuidPolicy {
         builder.extended();
         let (xcr0, components) = builder.xsave();
         builder.drop_what_lacks_xstate(xcr0);
+        if offer.kind != Kind::Hvm {
+            builder.drop_what_pv_lacks();
+        }
         let Builder { vendor, mut table, .. } = builder;
         table.sort_unstable_by_key(|entry| entry.0);
-        let mut policy = Self { vendor, nr_vcpus: offer.nr_vcpus, table, components, xcr0, xen };
+        let mut policy = Self {
+            kind: offer.kind,
+            vendor,
+            nr_vcpus: offer.nr_vcpus,
+            basic: core::array::from_fn(|n| find(&table, n as u32, 0)),
+            extended: core::array::from_fn(|n| find(&table, EXTENDED + n as u32, 0)),
+            table,
+            components,
+            xcr0,
+            xen,
+        };
         policy.xen.has_rdtscp = policy.has_extended_edx(e1_edx::RDTSCP);
         policy
     }
@@ -100,13 +134,13 @@ impl CpuidPolicy {
     /// What CPUID answers.
     pub fn query(&self, leaf: u32, subleaf: u32, now: &Dynamic) -> Leaf {
         if XenLeaves::has(leaf) {
-            return self.xen.query(leaf, subleaf, now.vcpu.0);
+            return self.xen.query(leaf, subleaf, now.vcpu.0, self.kind);
         }
         let mut answer = self.fixed(leaf, subleaf);
         match (leaf, subleaf) {
             (1, _) => self.adjust_leaf_1(&mut answer, now),
             (7, 0) => set_if(&mut answer[2], l7_ecx::OSPKE, now.cr4 & Cr4::PKE.bits() != 0),
-            (0xb, _) => {
+            (0xb, _) if self.kind == Kind::Hvm => {
                 answer = topology::extended(subleaf, self.nr_vcpus);
                 answer[3] = topology::apic_id(now.vcpu.0);
             }
@@ -123,6 +157,11 @@ impl CpuidPolicy {
             _ => {}
         }
         answer
+    }
+
+    /// For which kind of domain it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whose way the guest's processor goes.
@@ -187,18 +226,25 @@ impl CpuidPolicy {
 
     /// The table's part of an answer: zeros for what it does not hold, and subleaf 0 where a leaf has no other.
     fn fixed(&self, leaf: u32, subleaf: u32) -> Leaf {
-        let subleaf = if has_subleaves(leaf) { subleaf } else { 0 };
-        match self.table.binary_search_by_key(&(leaf, subleaf), |entry| entry.0) {
-            Ok(at) => self.table[at].1,
-            Err(_) => [0; 4],
+        if subleaf != 0 && has_subleaves(leaf) {
+            return find(&self.table, leaf, subleaf);
         }
+        let of = |list: &[Leaf], first: u32| list.get(leaf.wrapping_sub(first) as usize).copied();
+        of(&self.basic, 0).or_else(|| of(&self.extended, EXTENDED)).unwrap_or([0; 4])
     }
 
     fn adjust_leaf_1(&self, answer: &mut Leaf, now: &Dynamic) {
-        answer[1] = (answer[1] & 0x00ff_ffff) | (topology::apic_id(now.vcpu.0) << 24);
+        // A PV guest's processors are packages of one thread, numbered as Linux numbers them.
+        let id = if self.kind == Kind::Hvm { topology::apic_id(now.vcpu.0) } else { now.vcpu.0 };
+        answer[1] = (answer[1] & 0x00ff_ffff) | (id << 24);
         set_if(&mut answer[2], l1_ecx::OSXSAVE, now.cr4 & Cr4::OSXSAVE.bits() != 0);
         set_if(&mut answer[3], l1_edx::APIC, now.apic_enabled);
     }
+}
+
+/// An entry of a sorted table, zeros for what it does not hold.
+fn find(table: &[((u32, u32), Leaf)], leaf: u32, subleaf: u32) -> Leaf {
+    table.binary_search_by_key(&(leaf, subleaf), |entry| entry.0).map_or([0; 4], |at| table[at].1)
 }
 
 const fn has_subleaves(leaf: u32) -> bool {
@@ -222,6 +268,11 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         self.table.push(((leaf, subleaf), answer));
     }
 
+    /// Processors in a package.
+    fn nr_in_package(&self) -> u32 {
+        if self.offer.kind == Kind::Hvm { self.offer.nr_vcpus } else { 1 }
+    }
+
     fn entry(&mut self, leaf: u32, subleaf: u32) -> Option<&mut Leaf> {
         self.table.iter_mut().find(|entry| entry.0 == (leaf, subleaf)).map(|entry| &mut entry.1)
     }
@@ -241,7 +292,7 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         if self.vendor == Vendor::Intel {
             self.put(2, 0, self.read(2, 0));
             for subleaf in 0..8 {
-                self.put(4, subleaf, topology::cache(self.read(4, subleaf), self.offer.nr_vcpus));
+                self.put(4, subleaf, topology::cache(self.read(4, subleaf), self.nr_in_package()));
             }
         }
         self.leaf_7();
@@ -256,8 +307,8 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
             ecx &= !l1_ecx::PCID;
         }
         let mut edx = (edx & l1_edx::ALLOWED) | l1_edx::APIC;
-        set_if(&mut edx, l1_edx::HTT, self.offer.nr_vcpus > 1);
-        let logical = topology::logical_count(self.vendor, self.offer.nr_vcpus) << 16;
+        set_if(&mut edx, l1_edx::HTT, self.nr_in_package() > 1);
+        let logical = topology::logical_count(self.vendor, self.nr_in_package()) << 16;
         [eax, (ebx & 0xffff) | logical, ecx, edx]
     }
 
@@ -315,7 +366,7 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         let mut edx = edx & allowed;
         if self.vendor == Vendor::Amd {
             edx |= self.leaf_1()[3] & E1_EDX_REPEATED;
-            set_if(&mut ecx, e1_ecx::CMP_LEGACY, self.offer.nr_vcpus > 1);
+            set_if(&mut ecx, e1_ecx::CMP_LEGACY, self.nr_in_package() > 1);
         } else {
             ecx &= !e1_ecx::CMP_LEGACY;
         }
@@ -328,7 +379,7 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         if !self.offer.spec_ctrl {
             ebx &= !E8_EBX_SPEC;
         }
-        let ecx = if self.vendor == Vendor::Amd { topology::core_count(self.offer.nr_vcpus) } else { 0 };
+        let ecx = if self.vendor == Vendor::Amd { topology::core_count(self.nr_in_package()) } else { 0 };
         // Bits 23:16 would give the guest a physical address size of its own; it has the host's.
         [eax & 0xffff, ebx, ecx, 0]
     }
@@ -373,8 +424,27 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         if xcr0 & xstate::PKRU == 0 {
             ecx |= l7_ecx::PKU;
         }
-        let gone = [((1, 0), [0, 0, one, 0]), ((7, 0), [0, ebx, ecx, edx]), ((7, 1), [seven_1, 0, 0, 0])];
-        for ((leaf, subleaf), bits) in gone.into_iter().chain([((0x8000_0001, 0), [0, 0, amd, 0])]) {
+        self.clear(&[
+            ((1, 0), [0, 0, one, 0]),
+            ((7, 0), [0, ebx, ecx, edx]),
+            ((7, 1), [seven_1, 0, 0, 0]),
+            ((0x8000_0001, 0), [0, 0, amd, 0]),
+        ]);
+    }
+
+    /// Takes out what a PV guest cannot use, or what is the hypervisor's own.
+    fn drop_what_pv_lacks(&mut self) {
+        let repeated = if self.vendor == Vendor::Amd { PV_LACKS_L1_EDX & E1_EDX_REPEATED } else { 0 };
+        self.clear(&[
+            ((1, 0), [0, 0, PV_LACKS_L1_ECX, PV_LACKS_L1_EDX]),
+            ((7, 0), [0, PV_LACKS_L7_EBX, PV_LACKS_L7_ECX, 0]),
+            ((0x8000_0001, 0), [0, 0, e1_ecx::CR8_LEGACY, e1_edx::PAGE1GB | repeated]),
+            ((0x8000_0008, 0), [0, PV_LACKS_E8_EBX, 0, 0]),
+        ]);
+    }
+
+    fn clear(&mut self, bits: &[((u32, u32), Leaf)]) {
+        for &((leaf, subleaf), bits) in bits {
             if let Some(entry) = self.entry(leaf, subleaf) {
                 (0..4).for_each(|i| entry[i] &= !bits[i]);
             }

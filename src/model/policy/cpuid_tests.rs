@@ -39,7 +39,7 @@ pub(in crate::policy) fn amd(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 pub(in crate::policy) fn offer(nr_vcpus: u32) -> Offer {
-    Offer { nr_vcpus, xcr0: 7, invpcid: true, rdtscp: true, spec_ctrl: false, arch_caps: false }
+    Offer { kind: Kind::Hvm, nr_vcpus, xcr0: 7, invpcid: true, rdtscp: true, spec_ctrl: false, arch_caps: false }
 }
 
 fn xen() -> XenLeaves {
@@ -261,4 +261,82 @@ proptest! {
         }
         prop_assert_eq!(p.query(1, 0, &now)[2] & 1 << 5, 0);
     }
+}
+
+pub(in crate::policy) fn pv_policy(host: fn(u32, u32) -> Leaf, nr_vcpus: u32) -> CpuidPolicy {
+    let kind = Kind::Pv { address_bits: 40 };
+    CpuidPolicy::new(&host, &Offer { kind, invpcid: false, ..offer(nr_vcpus) }, xen())
+}
+
+#[test]
+fn a_pv_guest_lacks_what_ring_3_and_its_page_tables_cannot_have() {
+    for host in [intel, amd] {
+        let p = pv_policy(host, 4);
+        let one = p.query(1, 0, &NOW);
+        for bit in [3, 5, 6, 17, 21, 24, 27] {
+            assert_eq!(one[2] & (1 << bit), 0, "leaf 1 ecx {bit}");
+        }
+        for bit in [1, 3, 12, 13, 17, 28] {
+            assert_eq!(one[3] & (1 << bit), 0, "leaf 1 edx {bit}");
+        }
+        let seven = p.query(7, 0, &NOW);
+        for bit in [0, 1, 2, 7, 10, 14, 20] {
+            assert_eq!(seven[1] & (1 << bit), 0, "leaf 7 ebx {bit}");
+        }
+        for bit in [2, 3, 4, 7, 16] {
+            assert_eq!(seven[2] & (1 << bit), 0, "leaf 7 ecx {bit}");
+        }
+        assert_eq!(seven[3] & L7_EDX_SPEC, 0);
+        let extended = p.query(0x8000_0001, 0, &NOW);
+        assert_eq!((extended[2] & (1 << 1 | 1 << 2 | 1 << 4), extended[3] & (1 << 26)), (0, 0));
+        assert_eq!(p.query(0x8000_0008, 0, &NOW)[1] & (0x1ff << 14), 0);
+    }
+    let repeated = pv_policy(amd, 1).query(0x8000_0001, 0, &NOW)[3];
+    assert_eq!(repeated & (1 << 1 | 1 << 3 | 1 << 12 | 1 << 13 | 1 << 17), 0, "what AMD repeats");
+}
+
+#[test]
+fn a_pv_guest_has_what_its_programs_use() {
+    let p = pv_policy(intel, 4);
+    let one = p.query(1, 0, &NOW);
+    for bit in [0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30, 31] {
+        assert_ne!(one[2] & (1 << bit), 0, "leaf 1 ecx {bit}");
+    }
+    for bit in [0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 19, 23, 24, 25, 26] {
+        assert_ne!(one[3] & (1 << bit), 0, "leaf 1 edx {bit}");
+    }
+    for bit in [11, 20, 27, 29] {
+        assert_ne!(p.query(0x8000_0001, 0, &NOW)[3] & (1 << bit), 0, "0x80000001 edx {bit}");
+    }
+    assert_eq!(p.xcr0(), 7);
+    assert_eq!(p.query(0xd, 0, &NOW)[0], 7);
+}
+
+#[test]
+fn a_pv_guest_follows_cr4_for_osxsave_alone() {
+    let p = pv_policy(intel, 1);
+    let on = Dynamic { cr4: (Cr4::OSXSAVE | Cr4::PKE).bits(), ..NOW };
+    assert_ne!(p.query(1, 0, &on)[2] & l1_ecx::OSXSAVE, 0);
+    assert_eq!(p.query(1, 0, &NOW)[2] & l1_ecx::OSXSAVE, 0);
+}
+
+#[test]
+fn each_processor_of_a_pv_guest_is_a_package() {
+    for host in [intel, amd] {
+        let p = pv_policy(host, 4);
+        let ids: Vec<u32> = (0..4).map(|n| p.query(1, 0, &vcpu(n))[1] >> 24).collect();
+        assert_eq!(ids, [0, 1, 2, 3]);
+        assert_eq!(p.query(0xb, 0, &vcpu(2)), [0; 4]);
+        assert_eq!(p.query(0xb, 1, &vcpu(2)), [0; 4]);
+        assert_eq!(p.query(0x8000_0008, 0, &NOW)[2] & 0xff, 0);
+    }
+    assert_eq!(pv_policy(intel, 4).query(4, 0, &NOW)[0] >> 26, 0);
+}
+
+#[test]
+fn a_pv_guest_sets_in_xcr0_and_cr4_what_its_cpuid_has() {
+    let rules = crate::policy::control::ControlPolicy::new(&pv_policy(intel, 1));
+    assert_eq!(rules.check_xcr0(0, 7), Ok(7));
+    let guests = (Cr4::TSD | Cr4::DE | Cr4::OSXSAVE).bits();
+    assert_eq!(crate::pv::privileged::write_cr4(u64::MAX, rules.cr4_allowed()) & !0x660, guests);
 }

@@ -1,4 +1,5 @@
-//! The CPU features that a PVH guest is offered where the host has them. What is not in a list is hidden.
+//! The CPU features that a guest is offered where the host has them, a PV guest but for those in [`PV_LACKS_L1_EDX`] and
+//! the like. What is not in a list is hidden.
 //!
 //! One module per register of CPUID that holds features (`xen/include/public/arch-x86/cpufeatureset.h`); `ALLOWED` is
 //! all of it. Left out on purpose: VMX, SVM, MONITOR, performance counters, DS, MPX, AMX, CET, PT, SGX, TSX (HLE, RTM),
@@ -100,3 +101,19 @@ pub const L7_ECX_AVX512: u32 =
 /// Bits of [`l7_edx`] that need AVX-512.
 pub const L7_EDX_AVX512: u32 =
     l7_edx::AVX512_4VNNIW | l7_edx::AVX512_4FMAPS | l7_edx::AVX512_VP2INTERSECT | l7_edx::AVX512_FP16;
+
+/// Bits of [`l1_edx`] that a PV guest lacks, as on Xen: it has page tables of one kind, and no MTRRs.
+pub const PV_LACKS_L1_EDX: u32 = l1_edx::VME | l1_edx::PSE | l1_edx::MTRR | l1_edx::PGE | l1_edx::PSE36;
+
+/// Bits of [`l1_ecx`] that a PV guest lacks: it has no local APIC, and PCIDs are the hypervisor's.
+pub const PV_LACKS_L1_ECX: u32 = l1_ecx::PCID | l1_ecx::X2APIC | l1_ecx::TSC_DEADLINE;
+
+/// Bits of [`l7_ebx`] that a PV guest lacks. The instructions of FSGSBASE would let it change the GS base unseen; they
+/// are off while it runs, which Xen leaves to the guest.
+pub const PV_LACKS_L7_EBX: u32 = l7_ebx::FSGSBASE | l7_ebx::TSC_ADJUST | l7_ebx::SMEP | l7_ebx::INVPCID | l7_ebx::SMAP;
+
+/// Bits of [`l7_ecx`] that a PV guest lacks.
+pub const PV_LACKS_L7_ECX: u32 = l7_ecx::UMIP | l7_ecx::PKU | l7_ecx::OSPKE;
+
+/// Bits of [`e8_ebx`] that a PV guest lacks.
+pub const PV_LACKS_E8_EBX: u32 = (E8_EBX_SPEC & !e8_ebx::IBPB) | e8_ebx::NO_LMSL;

@@ -1,13 +1,14 @@
-//! What RDMSR and WRMSR do in a PVH guest, for every MSR there is.
+//! What RDMSR and WRMSR do in a guest, for every MSR there is.
 //!
 //! Most answers are constants. What has state says who keeps it: [`Read::Switched`] is a register that the back-end
 //! switches with the guest, [`Managed`] one that the hypervisor emulates. An MSR that is not named faults, as it does on
 //! Xen. The list holds what Linux reads or writes without expecting a fault. Sources: SDM 4 2; APM 2 appendix A.
 
 use super::control::{Fault, check_pat};
-use super::cpuid::{CpuidPolicy, Vendor};
+use super::cpuid::{CpuidPolicy, Kind, Vendor};
 use super::features::{e1_edx, e8_ebx, l1_ecx, l7_ebx, l7_ecx, l7_edx};
 use crate::addr::GuestVirt;
+use crate::regs::Efer;
 
 /// MSR numbers (SDM 4; APM 2 appendix A).
 #[expect(missing_docs, reason = "the names are the manuals'")]
@@ -23,6 +24,8 @@ pub mod nr {
     pub const UCODE_WRITE: u32 = 0x79;
     pub const UCODE_REV: u32 = 0x8b;
     pub const PLATFORM_INFO: u32 = 0xce;
+    pub const MPERF: u32 = 0xe7;
+    pub const APERF: u32 = 0xe8;
     pub const MTRR_CAP: u32 = 0xfe;
     pub const ARCH_CAPABILITIES: u32 = 0x10a;
     pub const MISC_FEATURES_ENABLES: u32 = 0x140;
@@ -33,10 +36,13 @@ pub mod nr {
     pub const MCG_STATUS: u32 = 0x17a;
     pub const PERF_STATUS: u32 = 0x198;
     pub const PERF_CTL: u32 = 0x199;
+    pub const THERM_CONTROL: u32 = 0x19a;
     pub const MISC_ENABLE: u32 = 0x1a0;
+    pub const ENERGY_PERF_BIAS: u32 = 0x1b0;
     pub const DEBUGCTL: u32 = 0x1d9;
     pub const PAT: u32 = 0x277;
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub const PERF_CAPABILITIES: u32 = 0x345;
     pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const X2APIC_FIRST: u32 = 0x800;
     pub const X2APIC_LAST: u32 = 0x8ff;
@@ -56,15 +62,19 @@ pub mod nr {
     pub const TOP_MEM2: u32 = 0xc001_001d;
     pub const NB_CFG: u32 = 0xc001_001f;
     pub const PATCH_LOADER: u32 = 0xc001_0020;
+    pub const FID_VID_CTL: u32 = 0xc001_0041;
+    pub const FID_VID_STATUS: u32 = 0xc001_0042;
     pub const INT_PENDING: u32 = 0xc001_0055;
     pub const MMIO_CONF_BASE: u32 = 0xc001_0058;
+    pub const PSTATE_LIMIT: u32 = 0xc001_0061;
+    pub const PSTATE_7: u32 = 0xc001_006b;
     pub const VM_CR: u32 = 0xc001_0114;
     pub const BU_CFG: u32 = 0xc001_1023;
     pub const DE_CFG: u32 = 0xc001_1029;
 }
 
 /// MISC_ENABLE: fast strings, and no branch trace or event sampling. Without the first Linux avoids `rep movsb`.
-const MISC_ENABLE_VALUE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
+pub(super) const MISC_ENABLE_VALUE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
 /// MTRR_DEF_TYPE: enabled, write-back everywhere. MTRR_CAP tells of no ranges, so nothing else is there to change.
 const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
 /// FEATURE_CONTROL: locked, with everything off.
@@ -145,17 +155,19 @@ pub enum Write {
 /// A domain's MSRs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrPolicy {
-    vendor: Vendor,
-    microcode: u64,
-    arch_capabilities: Option<u64>,
-    has_tsc_aux: bool,
+    /// For PV, whose answers are in [`super::msr_pv`]: EFER as it reads.
+    pv_efer: Option<u64>,
+    pub(super) vendor: Vendor,
+    pub(super) microcode: u64,
+    pub(super) arch_capabilities: Option<u64>,
+    pub(super) has_tsc_aux: bool,
     has_tsc_adjust: bool,
     has_tsc_deadline: bool,
-    hwcr: u64,
-    de_cfg: u64,
+    pub(super) hwcr: u64,
+    pub(super) de_cfg: u64,
     /// The bits of SPEC_CTRL that may be set; 0 where the MSR is not there.
-    spec_ctrl: u64,
-    has_pred_cmd: bool,
+    pub(super) spec_ctrl: u64,
+    pub(super) has_pred_cmd: bool,
 }
 
 impl MsrPolicy {
@@ -167,6 +179,7 @@ impl MsrPolicy {
         let ssbd = edx(l7_edx::SSBD) || ebx & e8_ebx::AMD_SSBD != 0;
         let caps = ARCH_CAPS_OFFERED | if ibrs { ARCH_CAPS_WITH_SPEC_CTRL } else { 0 };
         Self {
+            pv_efer: (cpuid.kind() != Kind::Hvm).then(|| pv_efer(cpuid)),
             vendor: cpuid.vendor(),
             microcode: host.microcode,
             arch_capabilities: edx(l7_edx::ARCH_CAPS).then_some(host.arch_capabilities & caps),
@@ -200,6 +213,9 @@ impl MsrPolicy {
 
     /// RDMSR.
     pub fn read(&self, msr: u32) -> Read {
+        if let Some(efer) = self.pv_efer {
+            return self.read_pv(msr, efer);
+        }
         match msr {
             nr::EFER | nr::PAT => Read::Switched,
             _ if self.is_switched(msr) => Read::Switched,
@@ -219,6 +235,9 @@ impl MsrPolicy {
 
     /// WRMSR of `value`.
     pub fn write(&self, msr: u32, value: u64) -> Write {
+        if let Some(efer) = self.pv_efer {
+            return self.write_pv(msr, value, efer);
+        }
         match msr {
             nr::PAT => checked(check_pat(value)),
             _ if self.is_switched(msr) => checked(check_switched(msr, value)),
@@ -292,7 +311,13 @@ impl MsrPolicy {
     }
 }
 
-fn checked(result: Result<u64, Fault>) -> Write {
+/// EFER as a PV guest reads it: the hypervisor's.
+fn pv_efer(cpuid: &CpuidPolicy) -> u64 {
+    let nx = if cpuid.has_extended_edx(e1_edx::NX) { Efer::NXE } else { Efer::empty() };
+    (Efer::SCE | Efer::LME | Efer::LMA | nx).bits()
+}
+
+pub(super) fn checked(result: Result<u64, Fault>) -> Write {
     match result {
         Ok(_) => Write::Switched,
         Err(Fault) => Write::Fault,
@@ -300,7 +325,7 @@ fn checked(result: Result<u64, Fault>) -> Write {
 }
 
 /// Registers that hold an address take only a canonical one, TSC_AUX and SYSCALL_MASK only 32 bits.
-fn check_switched(msr: u32, value: u64) -> Result<u64, Fault> {
+pub(super) fn check_switched(msr: u32, value: u64) -> Result<u64, Fault> {
     let is_good = match msr {
         nr::STAR | nr::SYSENTER_CS => true,
         nr::TSC_AUX | nr::SYSCALL_MASK => value >> 32 == 0,

@@ -1,6 +1,6 @@
 //! The leaves by which a guest knows that it runs on Xen's interface (`xen/include/public/arch-x86/cpuid.h`).
 
-use super::cpuid::Leaf;
+use super::cpuid::{Kind, Leaf};
 use crate::ids::DomId;
 use abi::cpuid as x;
 
@@ -38,8 +38,8 @@ impl XenLeaves {
         leaf >= x::XEN_CPUID_FIRST_LEAF && leaf < x::XEN_CPUID_FIRST_LEAF + 0x100
     }
 
-    /// What the leaf tells virtual CPU `vcpu`.
-    pub(super) fn query(&self, leaf: u32, subleaf: u32, vcpu: u32) -> Leaf {
+    /// What the leaf tells virtual CPU `vcpu` of a domain of this kind.
+    pub(super) fn query(&self, leaf: u32, subleaf: u32, vcpu: u32, kind: Kind) -> Leaf {
         match (leaf - x::XEN_CPUID_FIRST_LEAF, subleaf) {
             (0, _) => [
                 x::XEN_CPUID_FIRST_LEAF + x::XEN_CPUID_MAX_NUM_LEAVES,
@@ -48,14 +48,19 @@ impl XenLeaves {
                 x::XEN_CPUID_SIGNATURE_EDX,
             ],
             (1, _) => [XEN_VERSION, 0, 0, 0],
-            (2, _) => [1, x::MSR_HYPERCALL, 0, 0],
+            (2, _) if kind == Kind::Hvm => [1, x::MSR_HYPERCALL, 0, 0],
+            (2, _) => [1, x::MSR_HYPERCALL, x::XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD, 0],
             (3, 0) => [self.tsc_flags(), 0, self.tsc_khz, 0],
             (3, 1) => {
                 let shift = i32::from(self.tsc_shift).cast_unsigned();
                 [self.tsc_offset as u32, (self.tsc_offset >> 32) as u32, self.tsc_mul, shift]
             }
             (3, 2) => [self.tsc_khz, 0, 0, 0],
-            (4, 0) => [self.hvm_flags(), vcpu, u32::from(self.domain.0), 0],
+            (4, 0) if kind == Kind::Hvm => [self.hvm_flags(), vcpu, u32::from(self.domain.0), 0],
+            (5, 0) => match kind {
+                Kind::Pv { address_bits } => [0, u32::from(address_bits), 0, 0],
+                Kind::Hvm => [0; 4],
+            },
             _ => [0; 4],
         }
     }
@@ -102,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_signature_spells_xen() {
-        let leaf = leaves().query(BASE, 0, 0);
+        let leaf = leaves().query(BASE, 0, 0, Kind::Hvm);
         let text: Vec<u8> = leaf[1..].iter().flat_map(|r| r.to_le_bytes()).collect();
         assert_eq!(text, b"XenVMMXenVMM");
         assert_eq!(leaf[0], BASE + 5);
@@ -110,28 +115,38 @@ mod tests {
 
     #[test]
     fn the_version_is_4_17_and_the_hypercall_page_has_its_msr() {
-        assert_eq!(leaves().query(BASE + 1, 0, 0), [0x0004_0011, 0, 0, 0]);
-        assert_eq!(leaves().query(BASE + 2, 0, 0), [1, 0x4000_0000, 0, 0]);
+        assert_eq!(leaves().query(BASE + 1, 0, 0, Kind::Hvm), [0x0004_0011, 0, 0, 0]);
+        assert_eq!(leaves().query(BASE + 2, 0, 0, Kind::Hvm), [1, 0x4000_0000, 0, 0]);
     }
 
     #[test]
     fn the_time_leaves_tell_rate_offset_and_scale() {
-        assert_eq!(leaves().query(BASE + 3, 0, 0), [2, 0, 2_400_000, 0]);
-        assert_eq!(leaves().query(BASE + 3, 1, 0), [2, 1, 0x8000_0000, 0xffff_ffff]);
-        assert_eq!(leaves().query(BASE + 3, 2, 0), [2_400_000, 0, 0, 0]);
-        assert_eq!(leaves().query(BASE + 3, 3, 0), [0; 4]);
+        assert_eq!(leaves().query(BASE + 3, 0, 0, Kind::Hvm), [2, 0, 2_400_000, 0]);
+        assert_eq!(leaves().query(BASE + 3, 1, 0, Kind::Hvm), [2, 1, 0x8000_0000, 0xffff_ffff]);
+        assert_eq!(leaves().query(BASE + 3, 2, 0, Kind::Hvm), [2_400_000, 0, 0, 0]);
+        assert_eq!(leaves().query(BASE + 3, 3, 0, Kind::Hvm), [0; 4]);
     }
 
     #[test]
     fn each_virtual_cpu_finds_its_number_and_its_domain() {
-        assert_eq!(leaves().query(BASE + 4, 0, 3), [0x18, 3, 7, 0]);
+        assert_eq!(leaves().query(BASE + 4, 0, 3, Kind::Hvm), [0x18, 3, 7, 0]);
         let with_vector = XenLeaves { upcall_vector: true, ..leaves() };
-        assert_eq!(with_vector.query(BASE + 4, 0, 3)[0], 0x58);
+        assert_eq!(with_vector.query(BASE + 4, 0, 3, Kind::Hvm)[0], 0x58);
+    }
+
+    #[test]
+    fn a_pv_domain_is_told_the_width_of_machine_addresses_and_nothing_of_hvm() {
+        let pv = Kind::Pv { address_bits: 39 };
+        assert_eq!(leaves().query(BASE, 0, 0, pv), leaves().query(BASE, 0, 0, Kind::Hvm));
+        assert_eq!(leaves().query(BASE + 2, 0, 0, pv), [1, 0x4000_0000, 1, 0]);
+        assert_eq!(leaves().query(BASE + 3, 2, 0, pv), [2_400_000, 0, 0, 0]);
+        assert_eq!(leaves().query(BASE + 4, 0, 3, pv), [0; 4]);
+        assert_eq!(leaves().query(BASE + 5, 0, 3, pv), [0, 39, 0, 0]);
     }
 
     #[test]
     fn the_range_is_one_block_of_256() {
         assert!(XenLeaves::has(BASE + 0xff) && !XenLeaves::has(BASE + 0x100) && !XenLeaves::has(BASE - 1));
-        assert_eq!(leaves().query(BASE + 5, 0, 0), [0; 4]);
+        assert_eq!(leaves().query(BASE + 5, 0, 0, Kind::Hvm), [0; 4]);
     }
 }
