@@ -21,7 +21,7 @@ use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
 use model::ids::{DomId, VcpuId};
 use model::image::{Elf, Kind, decompress, inspect};
 use model::p2m::Size;
-use model::policy::{CpuidPolicy, Kind, MsrHost, MsrPolicy, Offer, XenLeaves};
+use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
 use model::pvh::{self, Guest, Start as StartOfDay};
 use model::regs::Regs;
 use model::sched::CpuSet;
@@ -281,7 +281,7 @@ fn populate(cx: &mut Cx<'_, Root>, domain: &Domain, gfn: Gfn, count: u64) -> Res
 /// What this machine's processor, and Euxen, can give to a domain.
 fn offer(config: &DomainConfig) -> Offer {
     Offer {
-        kind: Kind::Hvm,
+        kind: policy::Kind::Hvm,
         nr_vcpus: config.vcpus,
         xcr0: if features::has_xsave() { extended::components() } else { 0 },
         invpcid: true,

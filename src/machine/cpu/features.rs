@@ -3,6 +3,12 @@
 use raw_cpuid::{CpuId, CpuIdReaderNative};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
+use super::msr;
+use model::policy::PV_PAT;
+
+/// The page attribute table (SDM 3A 11.12).
+const PAT: u32 = 0x277;
+
 /// CPUID of the running processor.
 pub fn cpuid() -> CpuId<CpuIdReaderNative> {
     CpuId::new()
@@ -24,7 +30,8 @@ pub fn has_xsave() -> bool {
     leaf(1, 0)[2] & 1 << 26 != 0
 }
 
-/// Sets this CPU's control registers: write protection, NX, global pages, SMEP and SMAP where there are any, XSAVE.
+/// Sets this CPU's control registers: write protection, NX, global pages, SMEP and SMAP where there are any, XSAVE, and the
+/// memory types that PV guests expect.
 pub fn protect() {
     let max = leaf(0, 0)[0];
     let extended = if max >= 7 { leaf(7, 0)[1] } else { 0 };
@@ -56,4 +63,7 @@ pub fn protect() {
         );
         Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS));
     }
+    // SAFETY: every processor with long mode has the register; its first four entries, all that the hypervisor's own
+    // mappings use, are as after reset.
+    unsafe { msr::write(PAT, PV_PAT) };
 }
