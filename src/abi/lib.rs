@@ -18,6 +18,7 @@ macro_rules! layout {
     };
 }
 
+pub mod callback;
 pub mod console;
 pub mod cpuid;
 pub mod domctl;
@@ -34,6 +35,7 @@ pub mod nr;
 pub mod physdev;
 pub mod platform;
 pub mod pv_start;
+pub mod pv_vcpu;
 pub mod sched;
 pub mod start_info;
 pub mod sysctl;

@@ -12,6 +12,7 @@ mod structures;
 
 /// The crate's files that hold constants, and what to put before a name to find it in the headers.
 const SOURCES: &[(&str, &str, &str)] = &[
+    ("callback", "", include_str!("../callback.rs")),
     ("console", "", include_str!("../console.rs")),
     ("cpuid", "", include_str!("../cpuid.rs")),
     ("domctl", "", include_str!("../domctl.rs")),
@@ -27,6 +28,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("physdev", "", include_str!("../physdev.rs")),
     ("platform", "", include_str!("../platform.rs")),
     ("pv_start", "", include_str!("../pv_start.rs")),
+    ("pv_vcpu", "", include_str!("../pv_vcpu.rs")),
     ("sched", "", include_str!("../sched.rs")),
     ("start_info", "", include_str!("../start_info.rs")),
     ("sysctl", "", include_str!("../sysctl.rs")),
@@ -71,6 +73,7 @@ const HEADERS: &str = r"
 #include <xen/xen.h>
 #include <xen/arch-x86/cpuid.h>
 #include <xen/arch-x86/hvm/start_info.h>
+#include <xen/callback.h>
 #include <xen/domctl.h>
 #include <xen/elfnote.h>
 #include <xen/event_channel.h>
@@ -82,6 +85,7 @@ const HEADERS: &str = r"
 #include <xen/io/console.h>
 #include <xen/io/xs_wire.h>
 #include <xen/memory.h>
+#include <xen/nmi.h>
 #include <xen/physdev.h>
 #include <xen/platform.h>
 #include <xen/sched.h>

@@ -3,28 +3,38 @@
 //! | module | what it decides |
 //! |---|---|
 //! | `code` | which bytes a guest was about to execute |
+//! | `debug` | what the debug registers may hold |
+//! | `frame` | what a guest's kernel finds on its stack, and how it goes back |
 //! | `mmu` | what its page tables hold |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
 //! | `start` | what lies where when a guest starts |
+//! | `state` | how a virtual CPU may start |
 //! | `store` | what a store to a page table writes |
 
 pub mod code;
+pub mod debug;
+pub mod frame;
 pub mod mmu;
 pub mod privileged;
 pub mod start;
+pub mod state;
 pub mod store;
 
-use crate::addr::GuestVirt;
 use core::ops::Range;
 
 /// The addresses that belong to the hypervisor in every PV guest (`xen/include/public/arch-x86/xen-x86_64.h`).
 pub const HOLE: Range<u64> = 0xffff_8000_0000_0000..0xffff_8800_0000_0000;
 
+/// The first address that is not canonical.
+const LOW_END: u64 = 1 << 47;
+
 /// Whether the hypervisor may use these bytes of a guest's address space on its behalf.
-pub fn is_guests(at: u64, len: usize) -> bool {
-    let Some(last) = u64::try_from(len).ok().and_then(|len| at.checked_add(len.max(1) - 1)) else { return false };
-    let canonical = |address| GuestVirt::new(address).is_canonical();
-    canonical(at) && canonical(last) && at >> 63 == last >> 63 && (last < HOLE.start || at >= HOLE.end)
+#[inline]
+pub const fn is_guests(at: u64, len: usize) -> bool {
+    match at.checked_add((len as u64).saturating_sub(1)) {
+        Some(last) => last < LOW_END || at >= HOLE.end,
+        None => false,
+    }
 }
 
 #[cfg(test)]

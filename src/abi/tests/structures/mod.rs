@@ -27,6 +27,9 @@ macro_rules! structures {
 }
 
 structures! {
+    callback::CallbackRegister = "struct callback_register" { kind = "type", flags, address }
+    callback::CallbackUnregister = "struct callback_unregister" { kind = "type" }
+    callback::NmiCallback = "struct xennmi_callback" { handler_address, pad }
     console::XenconsInterface = "struct xencons_interface" {
         input = "in", output = "out", in_cons, in_prod, out_cons, out_prod,
     }
@@ -152,6 +155,17 @@ structures! {
     xen::SharedInfo = "struct shared_info" {
         vcpu_info, evtchn_pending, evtchn_mask, wc_version, wc_sec, wc_nsec, wc_sec_hi, arch,
     }
+    pv_vcpu::TrapInfo = "struct trap_info" { vector, flags, cs, address }
+    pv_vcpu::CpuUserRegs = "struct cpu_user_regs" {
+        r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, error_code, entry_vector, rip, cs,
+        saved_upcall_mask, rflags, rsp, ss, es, ds, fs, gs,
+    }
+    pv_vcpu::VcpuGuestContext = "struct vcpu_guest_context" {
+        fpu_ctxt, flags, user_regs, trap_ctxt, ldt_base, ldt_ents, gdt_frames, gdt_ents, kernel_ss, kernel_sp, ctrlreg,
+        debugreg, event_callback_eip, failsafe_callback_eip, syscall_callback_eip, vm_assist, fs_base, gs_base_kernel,
+        gs_base_user,
+    }
+    pv_vcpu::IretContext = "struct iret_context" { rax, r11, rcx, flags, rip, cs, rflags, rsp, ss }
     xen::XenctlBitmap = "struct xenctl_bitmap" { bitmap, nr_bits }
     xs_wire::SockMsg = "struct xsd_sockmsg" { kind = "type", req_id, tx_id, len }
     xs_wire::DomainInterface = "struct xenstore_domain_interface" {

@@ -1,0 +1,208 @@
+//! The frame that a PV guest's kernel finds on its stack, and the way into that kernel and back.
+//!
+//! From low to high: RCX, R11, for the failsafe callback DS, ES, FS and GS, the error code where there is one, RIP, CS
+//! with the saved upcall mask in its byte 4, RFLAGS, RSP, SS. RFLAGS.IF on the stack is the upcall mask's
+//! opposite: the real flag is always set. Where it is written: Linux `arch/x86/xen/xen-asm.S`, and
+//! `xen/include/public/arch-x86/xen-x86_64.h` for the way back.
+
+use abi::pv_vcpu::{FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, IretContext, VGCF_IN_SYSCALL};
+
+use crate::regs::{Regs, Rflags};
+
+/// Where the guest's kernel is entered, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handler {
+    /// Linear address; 0 for none.
+    pub address: u64,
+    /// Event delivery is masked at entry.
+    pub masks_events: bool,
+}
+
+/// The most words that a frame has.
+pub const MAX_WORDS: usize = 12;
+
+/// A frame, to be written below a stack's top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The words in use are the last ones.
+    words: [u64; MAX_WORDS],
+    count: usize,
+}
+
+impl Frame {
+    /// Its words, from low to high.
+    #[inline]
+    pub fn words(&self) -> &[u64] {
+        &self.words[MAX_WORDS - self.count..]
+    }
+
+    /// Where it begins if the stack's top is `top`: frames end at a multiple of 16.
+    #[inline]
+    pub fn place(&self, top: u64) -> u64 {
+        (top & !15).wrapping_sub(self.count as u64 * 8)
+    }
+}
+
+/// What besides the registers goes into a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The guest's kernel was running, not its user mode.
+    pub was_kernel: bool,
+    /// `evtchn_upcall_mask` so far.
+    pub upcall_mask: u8,
+    /// Bits 12 and 13, where the guest has asked to see them there.
+    pub iopl: u64,
+    /// The error code.
+    pub error: Option<u32>,
+    /// DS, ES, FS and GS, for the failsafe callback.
+    pub selectors: Option<[u16; 4]>,
+}
+
+/// The frame for these registers.
+#[inline]
+pub fn build(regs: &Regs, how: &Circumstances) -> Frame {
+    let cs = if how.was_kernel { regs.cs & 0xfffc } else { regs.cs & 0xffff };
+    let flag = if how.upcall_mask == 0 { Rflags::IF.bits() } else { 0 };
+    let rflags = regs.rflags & 0xffff_ffff & !(Rflags::IF | Rflags::IOPL).bits() | flag | how.iopl;
+    let mut words = [0; MAX_WORDS];
+    words[7..].copy_from_slice(&[regs.rip, cs | u64::from(how.upcall_mask) << 32, rflags, regs.rsp, regs.ss & 0xffff]);
+    let mut count = 5;
+    if let Some(error) = how.error {
+        count += 1;
+        words[MAX_WORDS - count] = u64::from(error);
+    }
+    if let Some(selectors) = how.selectors {
+        for selector in selectors.into_iter().rev() {
+            count += 1;
+            words[MAX_WORDS - count] = u64::from(selector);
+        }
+    }
+    words[MAX_WORDS - count - 1] = regs.r11;
+    words[MAX_WORDS - count - 2] = regs.rcx;
+    Frame { words, count: count + 2 }
+}
+
+/// Makes the registers those with which the guest's kernel starts at `address`, its frame being at `frame`.
+#[inline]
+pub fn enter(regs: &mut Regs, frame: u64, address: u64) {
+    let cleared = Rflags::AC | Rflags::VM | Rflags::RF | Rflags::NT | Rflags::TF;
+    regs.rflags &= !cleared.bits();
+    regs.rip = address;
+    regs.cs = u64::from(FLAT_KERNEL_CS64);
+    regs.rsp = frame;
+    regs.ss = u64::from(FLAT_KERNEL_SS64);
+}
+
+/// What the IRET hypercall leads to, besides the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// To user mode.
+    pub to_user: bool,
+    /// Bits 12 and 13 of the flags that were asked for.
+    pub iopl: u64,
+    /// `evtchn_upcall_mask` from now on.
+    pub upcall_mask: u8,
+}
+
+/// The IRET hypercall: makes the registers those that it asks for. Privilege is the guest's whatever the selectors say.
+#[inline]
+pub fn iret(regs: &mut Regs, context: &IretContext) -> Return {
+    let to_user = context.cs & 3 == 3;
+    regs.rip = context.rip;
+    regs.cs = context.cs & 0xffff | 3;
+    regs.rflags = safe_rflags(context.rflags);
+    regs.rsp = context.rsp;
+    regs.ss = context.ss & 0xffff | 3;
+    regs.rax = context.rax;
+    if context.flags & VGCF_IN_SYSCALL == 0 {
+        (regs.rcx, regs.r11) = (context.rcx, context.r11);
+    } else {
+        // As SYSRET leaves them, and without RF, which it clears.
+        regs.rflags &= !Rflags::RF.bits();
+        (regs.rcx, regs.r11) = (regs.rip, regs.rflags);
+    }
+    Return {
+        to_user,
+        iopl: context.rflags & Rflags::IOPL.bits(),
+        upcall_mask: u8::from(context.rflags & Rflags::IF.bits() == 0),
+    }
+}
+
+/// Flags with which a guest may run: real interrupts on, no I/O privilege, no virtual-8086 mode, none of the reserved bits.
+#[inline]
+pub const fn safe_rflags(rflags: u64) -> u64 {
+    // CF, PF, AF, ZF, SF, TF, IF, DF, OF, NT, RF, AC, VIF, VIP, ID.
+    let kept = rflags & 0x003d_4fd5;
+    kept & !((1 << 19) | (1 << 20)) | Rflags::IF.bits() | Rflags::RESERVED_1.bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn regs() -> Regs {
+        Regs { rip: 0x1000, cs: 0xe033, rflags: 0x4_3302, rsp: 0x2008, ss: 0xe02b, rcx: 1, r11: 2, ..Regs::default() }
+    }
+
+    #[test]
+    fn a_frame_from_user_mode_keeps_the_selectors_privilege_and_tells_the_mask() {
+        let how = Circumstances { upcall_mask: 1, error: Some(6), ..Circumstances::default() };
+        let frame = build(&regs(), &how);
+        assert_eq!(frame.words(), [1, 2, 6, 0x1000, 0xe033 | 1 << 32, 0x4_0102, 0x2008, 0xe02b]);
+        assert_eq!(frame.place(0x8008), 0x8000 - 64);
+    }
+
+    #[test]
+    fn a_frame_from_the_kernel_says_ring_0_and_interrupts_on() {
+        let how = Circumstances { was_kernel: true, iopl: 1 << 12, ..Circumstances::default() };
+        let frame = build(&regs(), &how);
+        assert_eq!(frame.words(), [1, 2, 0x1000, 0xe030, 0x4_1302, 0x2008, 0xe02b]);
+        assert_eq!(frame.place(0x8000), 0x8000 - 56);
+    }
+
+    #[test]
+    fn the_failsafe_callbacks_frame_has_the_selectors_above_r11() {
+        let how = Circumstances { selectors: Some([3, 4, 5, 6]), ..Circumstances::default() };
+        let frame = build(&regs(), &how);
+        assert_eq!(frame.words()[..7], [1, 2, 3, 4, 5, 6, 0x1000]);
+        assert_eq!(frame.words().len(), 11);
+    }
+
+    #[test]
+    fn the_kernel_is_entered_with_flat_segments_and_traps_off() {
+        let mut regs = Regs { rflags: 0x7_7fd7, ..regs() };
+        enter(&mut regs, 0x3000, 0x4000);
+        assert_eq!((regs.rip, regs.cs, regs.rsp, regs.ss), (0x4000, 0xe033, 0x3000, 0xe02b));
+        assert_eq!(regs.rflags, 0x3ed7 & !0x100);
+    }
+
+    #[test]
+    fn iret_gives_no_privilege_whatever_it_is_asked_for() {
+        let mut regs = Regs::default();
+        let context =
+            IretContext { cs: 0xe030, ss: 0x18, rflags: u64::MAX, rcx: 5, r11: 6, rax: 7, ..Default::default() };
+        let back = iret(&mut regs, &context);
+        assert_eq!(back, Return { to_user: false, iopl: 3 << 12, upcall_mask: 0 });
+        assert_eq!((regs.cs, regs.ss), (0xe033, 0x1b));
+        assert_eq!(regs.rflags & (Rflags::IOPL | Rflags::VM).bits(), 0);
+        assert_ne!(regs.rflags & Rflags::IF.bits(), 0);
+        assert_eq!((regs.rax, regs.rcx, regs.r11), (7, 5, 6));
+    }
+
+    #[test]
+    fn iret_from_a_system_call_leaves_rcx_and_r11_as_sysret_does() {
+        let mut regs = Regs::default();
+        let context = IretContext {
+            flags: VGCF_IN_SYSCALL,
+            rip: 0x40,
+            cs: 0xe033,
+            rflags: 0x2,
+            rcx: 5,
+            r11: 6,
+            ..Default::default()
+        };
+        let back = iret(&mut regs, &context);
+        assert_eq!(back, Return { to_user: true, iopl: 0, upcall_mask: 1 });
+        assert_eq!((regs.rcx, regs.r11), (0x40, 0x202));
+    }
+}
