@@ -7,6 +7,7 @@
 //! | `frame` | what a guest's kernel finds on its stack, and how it goes back |
 //! | `mmu` | what its page tables hold |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
+//! | `rights` | what of the machine an initial domain may use |
 //! | `start` | what lies where when a guest starts |
 //! | `state` | how a virtual CPU may start |
 //! | `store` | what a store to a page table writes |
@@ -16,6 +17,7 @@ pub mod debug;
 pub mod frame;
 pub mod mmu;
 pub mod privileged;
+pub mod rights;
 pub mod start;
 pub mod state;
 pub mod store;

@@ -7,6 +7,7 @@
 mod error;
 mod info;
 mod layout;
+mod numbering;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use error::PvError;
 pub use info::{Ring, Shared, fits, hypercall_page};
 pub use layout::{Frames, Layout};
+pub use numbering::Numbering;
 pub use tables::{ENTRIES, Table};
 
 pub use crate::pvh::{Copy, Source};
