@@ -12,6 +12,7 @@ use crate::{cpu, hypercall, mem, pv, start};
 /// The ring's address; zero while there is none.
 static RING: AtomicU64 = AtomicU64::new(0);
 static PORT: AtomicU32 = AtomicU32::new(0);
+static BY_HYPERCALL: AtomicBool = AtomicBool::new(false);
 static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// How often a full ring is looked at before its text is dropped.
@@ -37,12 +38,19 @@ pub fn init(boot: &start::Boot) {
     let (Ok(pfn), Ok(port)) =
         (hypercall::get_param(HVM_PARAM_CONSOLE_PFN), hypercall::get_param(HVM_PARAM_CONSOLE_EVTCHN))
     else {
-        return;
+        return by_hypercall_if_allowed();
     };
     if (1..1 << 20).contains(&pfn) {
         PORT.store(port as u32, Relaxed);
         RING.store(pfn << 12, Relaxed);
+    } else {
+        by_hypercall_if_allowed();
     }
+}
+
+/// A PVH initial domain of Xen's has no ring.
+fn by_hypercall_if_allowed() {
+    BY_HYPERCALL.store(by_hypercall(b"") == hypercall::Ret(0), Relaxed);
 }
 
 /// The ring's address and port, if there is one.
@@ -122,7 +130,7 @@ pub fn print(args: fmt::Arguments<'_>) {
     }
     match ring() {
         Some((ring, port)) => write_ring(ring, port, bytes),
-        None if pv::is_pv() => {
+        None if pv::is_pv() || BY_HYPERCALL.load(Relaxed) => {
             by_hypercall(bytes);
         }
         None => bytes.iter().for_each(|byte| cpu::outb(xen::XEN_HVM_DEBUGCONS_IOPORT, *byte)),

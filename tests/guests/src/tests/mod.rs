@@ -3,14 +3,14 @@
 use guest::start::Boot;
 
 mod badregs;
-mod cost;
+pub mod cost;
 mod ends;
 mod events;
 mod hello;
 mod hostile;
 mod lapic;
 mod memory;
-mod pv;
+pub mod pv;
 mod smp;
 
 /// A test's name on the command line, and the test.

@@ -3,6 +3,7 @@
 use guest::start::Boot;
 use guest::{check, pv};
 
+pub mod cost;
 pub mod hello;
 pub mod mmu;
 pub mod traps;
