@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use machine::irq::{self, pending};
 use machine::percpu::this_cpu;
@@ -117,7 +116,7 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     }
     flush::entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
-    let epoch = run.domain.tlb_epoch.load(Ordering::Relaxed);
+    let epoch = flush::epoch(&run.domain);
     if epoch != run.context.tlb_epoch {
         run.context.tlb_epoch = epoch;
         run.context.hw.flush();

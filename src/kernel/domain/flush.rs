@@ -1,28 +1,33 @@
 //! After a change of a domain's memory: no processor may use what was there before, and then it is let go.
 //!
-//! A CPU that is in a guest of the domain is kicked out and waited for. One that is not sees the new
-//! [`Domain::tlb_epoch`] before it enters, and flushes: so nobody is waited for who could wait for us.
+//! A CPU that is in a guest of the domain is kicked out and waited for. One that is not sees the new [`epoch`] before it
+//! enters, and flushes: so nobody is waited for who could wait for us. The same holds for a CPU that copies from or to a
+//! PV guest's memory, which uses the guest's translations: it counts as being in the guest meanwhile.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use machine::percpu::{MAX_CPUS, this_cpu};
 use machine::{cpu, irq};
+use model::ids::CpuId;
 use sync::Cx;
 use sync::place::before;
 
-use super::{Domain, memory::Dropped};
+use super::{Domain, Vcpu, memory::Dropped};
 use crate::run::Running;
 use crate::sched;
 
 /// For each CPU a number that is odd while the CPU is in a guest, and goes up at each entry and exit.
 static VISITS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
+/// Goes up when all CPUs have to forget what they know of all domains.
+static EVERYWHERE: AtomicU64 = AtomicU64::new(0);
+
 /// This CPU is about to enter a guest: what is read after this is read after other CPUs could see it.
 #[inline]
 pub fn entering() {
     let visits = &VISITS[this_cpu().0 as usize];
     visits.store(visits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    fence(Ordering::SeqCst); // pairs with the one in `after_change`
+    fence(Ordering::SeqCst); // pairs with the one in `begin`
 }
 
 /// This CPU has left the guest, or did not enter after all.
@@ -30,6 +35,13 @@ pub fn entering() {
 pub fn left() {
     let visits = &VISITS[this_cpu().0 as usize];
     visits.store(visits.load(Ordering::Relaxed) + 1, Ordering::Release);
+}
+
+/// A number that is another when translations of the domain have to be forgotten before they are used.
+#[inline]
+pub fn epoch(domain: &Domain) -> u64 {
+    // Both only go up: so the sum changes with each.
+    domain.tlb_epoch.load(Ordering::Relaxed).wrapping_add(EVERYWHERE.load(Ordering::Relaxed))
 }
 
 /// Makes every CPU forget what it knew of the domain's memory, then lets go of what was taken out of it. Holds no
@@ -43,25 +55,56 @@ pub fn after_change<P: before::RunQueue>(
     if dropped.peek().is_none() {
         return;
     }
-    flush_all(cx, &run.domain);
+    all(cx, &run.domain);
     dropped.for_each(Dropped::let_go);
 }
 
-fn flush_all<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain) {
-    domain.tlb_epoch.fetch_add(1, Ordering::SeqCst);
+/// Makes every CPU forget what it knows of the domain's memory: has it done so, or will before it uses any of it.
+pub fn all<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain) {
+    let number = begin(&domain.tlb_epoch);
+    domain.vcpus.iter().for_each(|vcpu| wait_for_vcpu(cx, vcpu));
+    if let Some(pv) = &domain.pv {
+        // Release: pairs with the load by which somebody learns that he need not flush.
+        pv.flushed_epoch.fetch_max(number, Ordering::Release);
+    }
+}
+
+/// Likewise, waiting only for the CPUs that run some of its virtual CPUs.
+pub fn some<'a, P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain, vcpus: impl Iterator<Item = &'a Vcpu>) {
+    let _ = begin(&domain.tlb_epoch);
+    vcpus.for_each(|vcpu| wait_for_vcpu(cx, vcpu));
+}
+
+/// Makes every CPU forget what it knows of any domain's memory.
+pub fn everywhere() {
+    let _ = begin(&EVERYWHERE);
+    (0..MAX_CPUS as u32).for_each(|cpu| wait_for(CpuId(cpu)));
+}
+
+/// The number of a flush that begins. What was written before is seen by every CPU that comes to know it.
+fn begin(epoch: &AtomicU64) -> u64 {
+    let number = epoch.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
     fence(Ordering::SeqCst); // pairs with the one in `entering`
-    for vcpu in &domain.vcpus {
-        let Some(cpu) = sched::running_on(cx, vcpu.key) else { continue };
-        if cpu == this_cpu() {
-            continue;
-        }
-        let visits = &VISITS[cpu.0 as usize];
-        let seen = visits.load(Ordering::Acquire);
-        if seen % 2 == 1 {
-            irq::kick(cpu);
-            while visits.load(Ordering::Acquire) == seen {
-                cpu::relax();
-            }
+    number
+}
+
+fn wait_for_vcpu<P: before::RunQueue>(cx: &mut Cx<P>, vcpu: &Vcpu) {
+    if let Some(cpu) = sched::running_on(cx, vcpu.key) {
+        wait_for(cpu);
+    }
+}
+
+/// Returns when a CPU has left the guest in which it is.
+fn wait_for(cpu: CpuId) {
+    if cpu == this_cpu() {
+        return;
+    }
+    let visits = &VISITS[cpu.0 as usize];
+    let seen = visits.load(Ordering::Acquire);
+    if seen % 2 == 1 {
+        irq::kick(cpu);
+        while visits.load(Ordering::Acquire) == seen {
+            cpu::relax();
         }
     }
 }

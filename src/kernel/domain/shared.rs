@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 
-use abi::xen::{SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
+use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::PinnedFrame;
 use model::evtchn::{EvtchnPort, SharedBits};
 use model::ids::VcpuId;
@@ -35,6 +35,11 @@ impl Shared {
     /// The frame of `shared_info`.
     pub fn frame(&self) -> &PinnedFrame {
         &self.info
+    }
+
+    /// How many frames a PV domain says it has numbers for.
+    pub fn max_pfn(&self) -> u64 {
+        self.info.read_long(offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn))
     }
 
     /// Where the `vcpu_info` of a virtual CPU is; `None` if it has none yet.

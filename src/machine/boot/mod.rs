@@ -4,6 +4,7 @@
 
 pub mod symbols;
 
+use alloc::vec::Vec;
 use core::ptr::addr_of_mut;
 
 use model::addr::MachineAddr;
@@ -101,6 +102,26 @@ impl BootInfo {
         regions
     }
 
+    /// The firmware's memory map as a PC's firmware tells it, in ascending order: first byte, bytes, and type (1 RAM,
+    /// 2 reserved, 3 ACPI tables, 4 kept by ACPI, 5 bad).
+    pub fn memory_map(&self) -> Vec<(u64, u64, u32)> {
+        let mut map: Vec<(u64, u64, u32)> = Vec::new();
+        if let Some(tag) = self.info.efi_memory_map_tag() {
+            map.extend(tag.memory_areas().map(|area| (area.phys_start, area.page_count * 4096, e820_kind(area.ty.0))));
+        } else if let Some(tag) = self.info.memory_map_tag() {
+            let areas = tag.memory_areas().iter();
+            map.extend(areas.map(|area| (area.start_address(), area.size(), u32::from(area.typ()))));
+        }
+        map.sort_unstable();
+        let joins = |one: &(u64, u64, u32), next: &(u64, u64, u32)| one.2 == next.2 && one.0 + one.1 == next.0;
+        map.dedup_by(|next, one| {
+            let is_one = joins(one, next);
+            one.1 += if is_one { next.1 } else { 0 };
+            is_one
+        });
+        map
+    }
+
     /// The RSDP: a copy of it, as the tags hold it. The newer one first.
     pub fn rsdp(&'static self) -> Option<Rsdp> {
         let new = self.info.rsdp_v2_tag().filter(|tag| tag.checksum_is_valid());
@@ -141,6 +162,17 @@ pub struct Rsdp {
     pub root: MachineAddr,
     /// Whether `root` is an XSDT.
     pub is_xsdt: bool,
+}
+
+/// A PC's type of memory for one of UEFI's (UEFI 2.10 table 7.10).
+fn e820_kind(kind: u32) -> u32 {
+    match kind {
+        _ if is_usable_efi(kind) => 1,
+        8 => 5,
+        9 => 3,
+        10 => 4,
+        _ => 2,
+    }
 }
 
 /// Memory that is ours once boot services have ended: loader code and data, boot-services code and data,

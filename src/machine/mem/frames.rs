@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use model::addr::{MachineAddr, Mfn, PAGE_SIZE};
 use model::ids::DomId;
-use model::page::{Buddy, Effect, Frame, FrameLinks, Refused};
+use model::page::{Buddy, CountWord, Effect, Frame, FrameLinks, Refused};
 use spin::Mutex;
 
 use super::layout::{self, FRAME_TABLE};
@@ -96,10 +96,25 @@ pub fn release(mfn: Mfn) -> Result<Option<DomId>, Refused> {
     Ok(finish(mfn, effect))
 }
 
+/// Gives a frame another owner; see [`model::page::CountWord::hand_over`].
+pub fn hand_over(mfn: Mfn, from: DomId, to: DomId) -> Result<(), Refused> {
+    record(mfn).ok_or(Refused::Free)?.hand_over(from, to)
+}
+
+/// Gives a frame to the allocator whose last reference was dropped through its record, by the one who was told so.
+pub fn free(mfn: Mfn) {
+    let frame = record(mfn).expect("a frame that had a reference has a record");
+    assert!(frame.count() == CountWord::DIRTY, "a frame is freed once: {mfn}");
+    BUDDY.lock().free(&mut FrameLinks(table()), mfn, 0);
+}
+
 fn finish(mfn: Mfn, effect: Effect) -> Option<DomId> {
     match effect {
         Effect::None => None,
         Effect::Free { owner } => {
+            if let Some(frame) = record(mfn) {
+                frame.forget_type();
+            }
             BUDDY.lock().free(&mut FrameLinks(table()), mfn, 0);
             Some(owner)
         }

@@ -84,6 +84,11 @@ impl Frame {
         self.apply(|word| Ok((word.get_owned(owner)?, ())))
     }
 
+    /// [`CountWord::hand_over`].
+    pub fn hand_over(&self, from: DomId, to: DomId) -> Result<(), Refused> {
+        self.apply(|word| Ok((word.hand_over(from, to)?, ())))
+    }
+
     /// [`CountWord::put`].
     pub fn put(&self) -> Result<Effect, Refused> {
         self.apply(CountWord::put)

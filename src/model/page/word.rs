@@ -125,6 +125,17 @@ impl CountWord {
         }
     }
 
+    /// Gives a frame another owner, if `from` owns it and nobody but `from` itself refers to it.
+    pub fn hand_over(self, from: DomId, to: DomId) -> Result<Self, Refused> {
+        match self.owner() {
+            None => Err(Refused::Free),
+            Some(owner) if owner != from => Err(Refused::NotOwner),
+            _ if !self.is_allocated() => Err(Refused::Released),
+            _ if self.count() != 1 => Err(Refused::InUse),
+            _ => Ok(Self(ALLOCATED | u64::from(to.0) << OWNER_SHIFT | 1)),
+        }
+    }
+
     /// Drops a reference. The owner's own goes by [`CountWord::release`], never here.
     pub fn put(self) -> Result<(Self, Effect), Refused> {
         match self.count() {
@@ -211,6 +222,17 @@ mod tests {
     #[test]
     fn the_owners_own_reference_cannot_be_put_by_others() {
         assert_eq!(fresh().put(), Err(Refused::OwnersOwn));
+    }
+
+    #[test]
+    fn only_a_frame_that_nobody_else_refers_to_gets_another_owner() {
+        let given = fresh().hand_over(OWNER_A, OWNER_B).expect("the owner's own reference is the only one");
+        assert_eq!((given.owner(), given.count(), given.is_allocated()), (Some(OWNER_B), 1, true));
+        assert_eq!(fresh().hand_over(OWNER_B, OWNER_A), Err(Refused::NotOwner));
+        assert_eq!(fresh().get().and_then(|word| word.hand_over(OWNER_A, OWNER_B)), Err(Refused::InUse));
+        let released = fresh().get().and_then(CountWord::release).expect("held").0;
+        assert_eq!(released.hand_over(OWNER_A, OWNER_B), Err(Refused::Released));
+        assert_eq!(CountWord::CLEAN.hand_over(OWNER_A, OWNER_B), Err(Refused::Free));
     }
 
     #[test]

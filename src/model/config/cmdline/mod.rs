@@ -35,6 +35,8 @@ pub struct Options {
     pub mem: Option<u64>,
     /// `noreboot`: stop after a crash instead of rebooting.
     pub noreboot: bool,
+    /// `pv-check`: page tables of PV guests are looked through again and again; slow.
+    pub pv_check: bool,
     /// `dom0=`: the initial domain's kind.
     pub dom0: Dom0,
     /// `dom0_mem=`: the initial domain's memory.
@@ -136,6 +138,7 @@ impl Default for Options {
             maxcpus: None,
             mem: None,
             noreboot: false,
+            pv_check: false,
             dom0: Dom0 { pvh: false, verbose: false },
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: None,

@@ -48,6 +48,7 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("mem", Value(|o, text| size(text).map(|bytes| o.mem = Some(bytes)), SIZE)),
     ("noreboot", Flag(|o, on| o.noreboot = on)),
     ("placeholder", Silent),
+    ("pv-check", Flag(|o, on| o.pv_check = on)),
     ("real-mode", Silent),
     ("sched", NotBuilt),
     ("smt", NotBuilt),
