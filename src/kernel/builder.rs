@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use abi::hvm_params::*;
 use machine::cpu::extended::{self, Extended};
 use machine::cpu::features;
+use machine::frame::RegsPage;
 use machine::hw::{self, HwVcpu};
 use machine::mem::{PinnedFrame, frames};
 use machine::virt::{Virt, Window};
@@ -23,7 +24,6 @@ use model::image::{Elf, Kind, decompress, inspect};
 use model::p2m::Size;
 use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
 use model::pvh::{self, Guest, Start as StartOfDay};
-use model::regs::Regs;
 use model::sched::CpuSet;
 use sync::place::{self, Root, before};
 use sync::{Cx, Lock};
@@ -372,7 +372,7 @@ fn make_vcpu(
     });
     let context = Context {
         hw,
-        regs: Regs::default(),
+        regs: RegsPage::new().ok_or(NO_MEMORY)?,
         pv: None,
         extended: Extended::new().ok_or(NO_MEMORY)?,
         tsc_offset: 0,

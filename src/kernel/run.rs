@@ -143,8 +143,8 @@ fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, decision: Decisi
 
 fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
     runstate::update_area(cx, &run);
+    run.context.hw.unload(); // first, as a guest's CR0.TS may be set while it is loaded
     run.context.extended.save();
-    run.context.hw.unload();
     let Running { domain, id, context, .. } = run;
     let vcpu = &domain.vcpus[id.0 as usize];
     *cx.lock(&vcpu.context).0 = Some(context);
@@ -154,8 +154,8 @@ fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
 fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
     let context = cx.lock(&vcpu.vcpu().context).0.take();
     let mut context = context.expect("the scheduler gives out a virtual CPU whose registers are in memory");
-    context.hw.load();
     context.extended.restore();
+    context.hw.load();
     let here = this_cpu();
     if context.last_cpu != Some(here) {
         // What this CPU knows of the guest's memory may be from before changes that the virtual CPU saw elsewhere.

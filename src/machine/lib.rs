@@ -11,6 +11,7 @@ pub mod boot;
 pub mod console;
 pub mod cpu;
 pub mod exit;
+pub mod frame;
 pub mod hw;
 pub mod irq;
 pub mod mem;

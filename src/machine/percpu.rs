@@ -14,7 +14,10 @@
 //! | 9 | guard |
 //! | 10, 11 | stack of #DB |
 //! | 12 | guard |
-//! | 13 to 31 | the stack; its last 64 bytes are [`CpuInfo`] |
+//! | 13 | the stubs of SYSCALL and SYSENTER: one frame for all CPUs |
+//! | 14 | descriptors, task state and what the stubs need ([`crate::cpu::descriptors`]) |
+//! | 15 | guard |
+//! | 16 to 31 | the stack; its last 64 bytes are [`CpuInfo`] |
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -29,7 +32,13 @@ pub const MAX_CPUS: usize = 256;
 pub const BLOCK: u64 = 0x2_0000;
 
 /// The guard pages of a block.
-pub const GUARDS: [u64; 5] = [0, 3, 6, 9, 12];
+pub const GUARDS: [u64; 6] = [0, 3, 6, 9, 12, 15];
+
+/// The page of the SYSCALL and SYSENTER stubs.
+pub const STUBS: u64 = 13;
+
+/// The page of descriptors and task state; behind [`STUBS`], so that the stubs find it by their own address.
+pub const TABLES: u64 = 14;
 
 /// The pages one past the end of the stacks of #DF, NMI, #MC and #DB, in the order of their IST numbers from 1.
 pub const IST_ENDS: [u64; 4] = [3, 6, 9, 12];

@@ -15,6 +15,7 @@ use crate::{percpu, time};
 unsafe extern "C" {
     static trampoline_start: [u8; 0];
     static trampoline_end: [u8; 0];
+    static entry_start: [u8; 0];
     static boot_l4: [u8; 0];
     fn ap_entry();
 }
@@ -33,20 +34,34 @@ pub fn online() -> u32 {
     ONLINE.load(Ordering::Acquire)
 }
 
-/// Gives CPU `id` its stacks. `None` when memory is short.
+/// Gives CPU `id` its block. `None` when memory is short.
 pub fn map_block(id: CpuId) -> Option<()> {
     let block = percpu::block(id);
+    let mut tables = None;
     for page in (0..percpu::BLOCK / PAGE_SIZE).filter(|page| !percpu::GUARDS.contains(page)) {
-        let frame = OwnedPages::zeroed(0)?;
-        let to = frame.addr().raw();
-        core::mem::forget(frame); // stacks are never given back
-        // SAFETY: the place is this CPU's own and was not mapped before.
-        unsafe {
-            map::map(&mut map::Direct, map::root(), block + page * PAGE_SIZE, to, PAGE_SIZE, map::Rights::RW, 12)?;
+        let (to, rights) = if page == percpu::STUBS {
+            (mem::image_phys(&raw const entry_start as u64), map::Rights::RX)
+        } else {
+            let frame = OwnedPages::zeroed(0)?;
+            let to = frame.addr();
+            core::mem::forget(frame); // a block is never given back
+            if page == percpu::TABLES {
+                tables = Some(to);
+            }
+            (to.raw(), map::Rights::RW)
+        };
+        // What is below the stack is also in the address space of isolated guests.
+        let slim = (page <= percpu::TABLES).then(map::slim);
+        for root in [Some(map::root()), slim].into_iter().flatten() {
+            // SAFETY: the place is this CPU's own and was not mapped before.
+            unsafe { map::map(&mut map::Direct, root, block + page * PAGE_SIZE, to, PAGE_SIZE, rights, 12)? };
         }
     }
     // SAFETY: the block has just been mapped, and its CPU has not started.
-    unsafe { percpu::initialise(id) };
+    unsafe {
+        percpu::initialise(id);
+        descriptors::initialise(id, tables?);
+    }
     Some(())
 }
 
@@ -122,9 +137,7 @@ fn start(id: CpuId, apic_id: u32, page: u64) -> bool {
 extern "C" fn euxen_start_ap() -> ! {
     features::protect();
     let id = percpu::this_cpu();
-    if descriptors::load(id).is_none() {
-        cpu::stop();
-    }
+    descriptors::load(id);
     lapic::enable(id);
     let work = WORK.load(Ordering::Acquire);
     // SAFETY: `start_all` stored a `fn() -> !` before any processor started.

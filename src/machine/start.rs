@@ -116,9 +116,7 @@ fn open_console(settings: &Settings) {
 /// The rest, on the first CPU's own stack.
 extern "C" fn on_own_stack(wishes: &Wishes, with_screen: u64) -> ! {
     let first = CpuId(0);
-    if descriptors::load(first).is_none() {
-        stop("there is no memory for the first CPU's descriptor tables");
-    }
+    descriptors::load(first);
     if with_screen != 0
         && let Some(framebuffer) = boot_info().framebuffer()
         && !console::open_screen(framebuffer)

@@ -5,13 +5,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use machine::cpu::extended::Extended;
 use machine::exit::Exit;
+use machine::frame::RegsPage;
 use machine::hw::HwVcpu;
 use machine::virt::Window;
 use model::addr::GuestVirt;
 use model::chip::lapic::Lapic;
 use model::ids::{CpuId, VcpuId};
 use model::pvh::Registers;
-use model::regs::Regs;
 use model::sched::Key;
 use sync::{Lock, place};
 
@@ -116,7 +116,7 @@ pub struct Context {
     /// The hardware's part.
     pub hw: HwVcpu,
     /// The general registers.
-    pub regs: Regs,
+    pub regs: RegsPage,
     /// What it has as a PV virtual CPU, if it is one.
     pub pv: Option<Box<PvContext>>,
     /// The vector and floating-point state.

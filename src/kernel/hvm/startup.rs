@@ -222,7 +222,7 @@ fn real_mode(page: u8) -> StartState {
 fn set_registers(run: &mut Running, state: &StartState) {
     let context = &mut *run.context;
     let hw = &mut context.hw;
-    context.regs = state.registers.regs;
+    *context.regs = state.registers.regs;
     hw.set_msr(GuestMsr::Efer, state.efer & !Efer::LMA.bits());
     hw.set_cr(4, state.cr4);
     hw.set_cr(3, state.cr3);

@@ -30,11 +30,30 @@ pub fn has_xsave() -> bool {
     leaf(1, 0)[2] & 1 << 26 != 0
 }
 
+/// EBX of leaf 7, or none.
+fn extended() -> u32 {
+    if leaf(0, 0)[0] >= 7 { leaf(7, 0)[1] } else { 0 }
+}
+
+/// Whether the processor has SMAP.
+pub fn has_smap() -> bool {
+    extended() & 1 << 20 != 0
+}
+
+/// Whether the processor has RDFSBASE and its like.
+pub fn has_fsgsbase() -> bool {
+    extended() & 1 << 0 != 0
+}
+
+/// Whether the processor has RDTSCP, and TSC_AUX with it.
+pub fn has_rdtscp() -> bool {
+    leaf(0x8000_0000, 0)[0] >= 0x8000_0001 && leaf(0x8000_0001, 0)[3] & 1 << 27 != 0
+}
+
 /// Sets this CPU's control registers: write protection, NX, global pages, SMEP and SMAP where there are any, XSAVE, and the
 /// memory types that PV guests expect.
 pub fn protect() {
-    let max = leaf(0, 0)[0];
-    let extended = if max >= 7 { leaf(7, 0)[1] } else { 0 };
+    let extended = extended();
     let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
         | Cr4Flags::PAGE_GLOBAL
         | Cr4Flags::MACHINE_CHECK_EXCEPTION

@@ -127,7 +127,7 @@ pub(super) fn take(order: u8, below: Option<Mfn>) -> Option<MachineAddr> {
 }
 
 /// Gives back `count` frames from `base` that [`take`] gave.
-pub(super) fn give_back(base: MachineAddr, count: u64) {
+pub(crate) fn give_back(base: MachineAddr, count: u64) {
     for raw in base.frame().raw()..base.frame().raw() + count {
         release(Mfn::new(raw)).expect("a frame of the hypervisor's own is released once");
     }

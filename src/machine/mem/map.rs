@@ -1,10 +1,10 @@
-//! The hypervisor's own page tables: four levels, no user bit anywhere, nothing both writable and executable.
+//! The hypervisor's own page tables: four levels, no user bit but on the M2P, nothing both writable and executable.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use model::addr::MachineAddr;
 
-use super::layout::direct;
+use super::layout::{M2P, SLOTS, direct};
 
 /// What a mapping allows, as bits of a leaf entry (SDM 3A 4.5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub struct Rights(u64);
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const WRITE_THROUGH: u64 = 1 << 3;
 const CACHE_DISABLE: u64 = 1 << 4;
 const ACCESSED_DIRTY: u64 = 3 << 5;
@@ -27,6 +28,20 @@ impl Rights {
     pub const RO: Self = Self(PRESENT | GLOBAL | ACCESSED_DIRTY | NO_EXECUTE);
     /// Read and write.
     pub const RW: Self = Self(PRESENT | GLOBAL | ACCESSED_DIRTY | NO_EXECUTE | WRITABLE);
+    /// Read, by PV guests too: the M2P.
+    pub const M2P: Self = Self(Self::RO.0 | USER);
+    /// Read and write, in one domain's address space only.
+    pub const PER_DOMAIN: Self = Self(Self::RW.0 & !GLOBAL);
+    /// Read, in one domain's address space only.
+    pub const PER_DOMAIN_RO: Self = Self(Self::RO.0 & !GLOBAL);
+    /// An entry that leads to a table.
+    pub const TABLE: Self = Self(PRESENT | WRITABLE | ACCESSED_DIRTY);
+
+    /// The entry that maps a page, or leads to the table, at `addr`.
+    pub const fn entry(self, addr: MachineAddr) -> u64 {
+        addr.raw() | self.0
+    }
+
     /// Read and write, uncached: device registers.
     pub const DEVICE: Self = Self(Self::RW.0 | WRITE_THROUGH | CACHE_DISABLE);
 }
@@ -71,7 +86,7 @@ pub unsafe fn map(
         };
         let large = if shift > 12 { LARGE } else { 0 };
         // SAFETY: the tables under `root` are ours alone.
-        let entry = unsafe { entry(source, root, v, shift)? };
+        let entry = unsafe { entry(source, root, v, shift, rights)? };
         // SAFETY: `entry` points into one of them.
         unsafe { entry.write_volatile(p | rights.0 | large) };
         done += 1 << shift;
@@ -80,7 +95,13 @@ pub unsafe fn map(
 }
 
 /// The entry for `virt` at the level whose entries cover `2^shift` bytes, with the tables above it made as needed.
-unsafe fn entry(source: &mut impl TableSource, root: MachineAddr, virt: u64, shift: u32) -> Option<*mut u64> {
+unsafe fn entry(
+    source: &mut impl TableSource,
+    root: MachineAddr,
+    virt: u64,
+    shift: u32,
+    rights: Rights,
+) -> Option<*mut u64> {
     let mut table = root;
     let mut level_shift = 39;
     loop {
@@ -96,13 +117,28 @@ unsafe fn entry(source: &mut impl TableSource, root: MachineAddr, virt: u64, shi
         table = if value & PRESENT == 0 {
             let new = source.table()?;
             // SAFETY: as above; the table is zeroed, so a walk in between finds nothing.
-            unsafe { slot.write_volatile(new.raw() | PRESENT | WRITABLE | ACCESSED_DIRTY) };
+            unsafe { slot.write_volatile(Rights::TABLE.entry(new) | rights.0 & USER) };
             new
         } else {
             MachineAddr::new(value & ADDRESS)
         };
         level_shift -= 9;
     }
+}
+
+/// Makes the L3 table of every slot of the hole, so that these L4 entries never change again: PV guests' tables have
+/// copies of them.
+///
+/// # Safety
+/// `root` is an L4 table of ours.
+pub unsafe fn complete(source: &mut impl TableSource, root: MachineAddr) -> Option<()> {
+    for slot in SLOTS {
+        let virt = 0xffff << 48 | (slot as u64) << 39;
+        let rights = if virt == M2P { Rights::M2P } else { Rights::RW };
+        // SAFETY: by the caller; the table that this makes is empty.
+        unsafe { entry(source, root, virt, 30, rights)? };
+    }
+    Some(())
 }
 
 static ROOT: AtomicU64 = AtomicU64::new(0);
@@ -115,6 +151,19 @@ pub fn root() -> MachineAddr {
 /// Says which L4 table is the hypervisor's from now on.
 pub fn set_root(root: MachineAddr) {
     ROOT.store(root.raw(), Ordering::Relaxed);
+}
+
+static SLIM: AtomicU64 = AtomicU64::new(0);
+
+/// The L4 table whose slot of stacks and image has only what a processor needs to leave a guest: entry code, the
+/// IDT, task states and the stacks of IST. Isolated PV guests run with that slot.
+pub fn slim() -> MachineAddr {
+    MachineAddr::new(SLIM.load(Ordering::Relaxed))
+}
+
+/// Says which table is [`slim`].
+pub fn set_slim(root: MachineAddr) {
+    SLIM.store(root.raw(), Ordering::Relaxed);
 }
 
 /// Tables from the frame allocator, reached by the direct map.

@@ -4,9 +4,11 @@ pub mod frames;
 mod guest;
 pub mod heap;
 pub mod layout;
+pub mod m2p;
 pub mod map;
 mod nested;
 mod owned;
+pub mod page_table;
 mod pinned;
 mod setup;
 

@@ -7,14 +7,16 @@ use model::ids::CpuId;
 use model::page::Frame;
 use model::regions::{Regions, Span};
 
-use super::frames;
 use super::layout::{DIRECT_MAP, DIRECT_MAP_SIZE, FRAME_TABLE, IMAGE};
 use super::map::{self, Rights, TableSource};
-use crate::cpu::features;
+use super::{frames, m2p};
+use crate::cpu::{features, trap};
 use crate::percpu;
 
 unsafe extern "C" {
     static image_start: [u8; 0];
+    static entry_start: [u8; 0];
+    static entry_end: [u8; 0];
     static rodata_start: [u8; 0];
     static data_start: [u8; 0];
     static image_end: [u8; 0];
@@ -36,12 +38,12 @@ pub fn low_page() -> Option<u64> {
 }
 
 /// Tables taken from free RAM below 4 GiB, reached by the identity map of boot.
-struct Early<'a> {
+pub(super) struct Early<'a> {
     free: &'a mut Regions,
 }
 
 impl Early<'_> {
-    fn pages(&mut self, count: u64) -> Option<MachineAddr> {
+    pub(super) fn pages(&mut self, count: u64) -> Option<MachineAddr> {
         let start = self.free.take_below(1 << 32, count)?;
         // SAFETY: free RAM below 4 GiB, which is mapped to itself.
         unsafe { core::ptr::write_bytes(start as *mut u64, 0, (count * PAGE_SIZE / 8) as usize) };
@@ -78,10 +80,16 @@ pub unsafe fn set_up(mut ram: Regions, kept: impl Iterator<Item = Span>, loaded:
     map_image(&mut early, root, image)?;
     map_ram(&mut early, root, &ram, image)?;
     map_frame_table(&mut early, root, &ram)?;
+    m2p::map_table(&mut early, root, &ram)?;
+    // SAFETY: fresh tables, not loaded yet.
+    unsafe { map::complete(&mut early, root)? };
+    let slim = early.table()?;
+    map_entry(&mut early, slim)?;
     let last = ram.iter().last()?.end;
     // SAFETY: the new tables map the image, with the boot stack in it, where it runs.
     unsafe { x86_64_load(root) };
     map::set_root(root);
+    map::set_slim(slim);
     features::protect();
     // SAFETY: the table has just been mapped, zeroed, for every frame up to the last.
     unsafe { frames::open(last / PAGE_SIZE) };
@@ -111,6 +119,18 @@ fn map_image(early: &mut Early<'_>, root: MachineAddr, image: Span) -> Option<()
     for (start, end, rights) in parts {
         // SAFETY: fresh tables, not loaded yet.
         unsafe { map::map(early, root, start, image_phys(start), end - start, rights, 21)? };
+    }
+    Some(())
+}
+
+/// What of the image a processor needs to leave a guest: the entry code and the IDT, which it only reads.
+fn map_entry(early: &mut Early<'_>, slim: MachineAddr) -> Option<()> {
+    let (start, end) = (&raw const entry_start as u64, &raw const entry_end as u64);
+    let idt = trap::idt_address();
+    // SAFETY: fresh tables, not loaded yet.
+    unsafe {
+        map::map(early, slim, start, image_phys(start), end - start, Rights::RX, 12)?;
+        map::map(early, slim, idt, image_phys(idt), PAGE_SIZE, Rights::RO, 12)?;
     }
     Some(())
 }
@@ -145,14 +165,21 @@ fn map_frame_table(early: &mut Early<'_>, root: MachineAddr, ram: &Regions) -> O
             // SAFETY: as above.
             unsafe { map::map(early, root, FRAME_TABLE + hole, nothing.raw(), PAGE_SIZE, Rights::RO, 12)? };
         }
-        map_records(early, root, span)?;
+        map_pieces(early, root, span, &[(FRAME_TABLE, Rights::RW)], |_, _| {})?;
         done = span.end;
     }
     Some(())
 }
 
-/// Memory for a span of the frame table, in pieces of 2 MiB where it is long.
-fn map_records(early: &mut Early<'_>, root: MachineAddr, span: Span) -> Option<()> {
+/// Fresh memory for a span of a table, in pieces of 2 MiB where it is long, at each of the places given; `fill` gets
+/// each piece first.
+pub(super) fn map_pieces(
+    early: &mut Early<'_>,
+    root: MachineAddr,
+    span: Span,
+    places: &[(u64, Rights)],
+    fill: impl Fn(*mut u64, u64),
+) -> Option<()> {
     const LARGE: u64 = 2 << 20;
     let mut at = span.start;
     while at < span.end {
@@ -162,8 +189,11 @@ fn map_records(early: &mut Early<'_>, root: MachineAddr, span: Span) -> Option<(
             Some(to) => (LARGE, to),
             None => (PAGE_SIZE, early.pages(1)?),
         };
-        // SAFETY: as above.
-        unsafe { map::map(early, root, FRAME_TABLE + at, to.raw(), bytes, Rights::RW, 21)? };
+        fill(early.pointer(to), bytes);
+        for &(place, rights) in places {
+            // SAFETY: as above.
+            unsafe { map::map(early, root, place + at, to.raw(), bytes, rights, 21)? };
+        }
         at += bytes;
     }
     Some(())

@@ -2,35 +2,79 @@
 //!
 //! Nothing of VT-x or AMD-V is needed. Exceptions, SYSCALL and interrupts enter the hypervisor through
 //! its own IDT and SYSCALL stubs; the kernel above decides what the guest gets of them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `entry`, `run` | the way into the guest and back; why it left |
+//! | `switch` | what changes with the virtual CPU that a CPU has loaded |
+//! | `registers` | control, debug and segment registers, MSRs |
+//! | `space`, `l4` | the domain's part of the hole; the hypervisor's slots in its page tables |
+//! | `copy` | the guest's memory by its own addresses |
 
+mod copy;
+mod entry;
+pub mod l4;
+mod registers;
+mod run;
 mod space;
+mod switch;
 
-pub use space::Space;
+pub use copy::{clear, copy_from, copy_to, is_guests, read1, read2, read3, write1, write2, write3};
+pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
+
+use alloc::sync::Arc;
 
 use model::addr::Mfn;
-use model::ids::VcpuId;
+use model::ids::{CpuId, VcpuId};
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 
+use crate::cpu::features;
 use crate::exit::Exit;
+use crate::frame::RegsPage;
 use crate::virt::{GuestMsr, Virt, Window};
+
+/// Says where SYSCALL and SYSENTER of this CPU, number `id`, lead; once, at boot.
+pub(crate) fn enable_this_cpu(id: CpuId) {
+    entry::enable(id);
+    copy::set_smap(features::has_smap());
+}
 
 /// The part of a PV virtual CPU that is switched with the processor.
 pub struct Vcpu {
     id: VcpuId,
+    /// Its part of the hole.
+    tables: Arc<space::Tables>,
+    is_isolated: bool,
+    /// Where its `Regs` are: in the direct map, and in its part of the hole.
+    regs: u64,
+    frame: u64,
+    /// `regs` while it is loaded with page tables, else 0.
+    ready: u64,
+    loaded: Option<switch::Host>,
     /// The L4 tables of kernel and user mode.
     bases: [Option<Mfn>; 2],
     is_kernel: bool,
     pending: Option<Event>,
-    /// CR0, CR2, CR4 as the guest believes them to be.
-    cr0: u64,
-    cr2: u64,
-    cr4: u64,
+    state: registers::State,
 }
 
 impl Vcpu {
-    /// Virtual CPU `id` of the domain that `space` belongs to, in kernel mode, without page tables yet.
-    pub fn new(_space: &Space, id: VcpuId) -> Option<Self> {
-        Some(Self { id, bases: [None; 2], is_kernel: true, pending: None, cr0: 0, cr2: 0, cr4: 0 })
+    /// Virtual CPU `id` of the domain that `space` belongs to, in kernel mode, without page tables yet, which will run with
+    /// these registers and no others.
+    pub fn new(space: &Space, id: VcpuId, regs: &RegsPage) -> Self {
+        Self {
+            id,
+            tables: space.tables(),
+            is_isolated: space.is_isolated(),
+            regs: core::ptr::from_ref::<Regs>(regs) as u64,
+            frame: space.map_regs(id, regs),
+            ready: 0,
+            loaded: None,
+            bases: [None; 2],
+            is_kernel: true,
+            pending: None,
+            state: registers::State::new(),
+        }
     }
 
     /// Its number.
@@ -44,32 +88,57 @@ impl Vcpu {
         self.is_kernel
     }
 
-    /// Goes to the other mode: page tables and GS base change.
-    pub fn toggle_mode(&mut self) {
+    /// Goes to the other mode: page tables and GS base change. `false`, and nothing has changed, if the other mode has no
+    /// page tables.
+    pub fn toggle_mode(&mut self) -> bool {
+        if self.bases[usize::from(self.is_kernel)].is_none() {
+            return false;
+        }
         self.is_kernel = !self.is_kernel;
+        self.swap_gs();
+        self.use_base();
+        true
     }
 
-    /// The L4 table of kernel mode.
+    /// The L4 table of kernel mode, to which the caller holds a reference as long as it is this.
     pub fn set_kernel_base(&mut self, l4: Mfn) {
         self.bases[0] = Some(l4);
+        self.use_base();
     }
 
-    /// The L4 table of user mode.
+    /// The L4 table of user mode; as [`Vcpu::set_kernel_base`].
     pub fn set_user_base(&mut self, l4: Option<Mfn>) {
         self.bases[1] = l4;
+        self.use_base();
+    }
+
+    /// The L4 tables of kernel and user mode.
+    pub fn bases(&self) -> [Option<Mfn>; 2] {
+        self.bases
+    }
+
+    /// The L4 table of the mode in which the guest is.
+    fn base(&self) -> Option<Mfn> {
+        self.bases[usize::from(!self.is_kernel)]
     }
 }
 
 impl Virt for Vcpu {
     fn allow_msr(&mut self, _: u32, _: bool, _: bool) {}
-    fn load(&mut self) {}
-    fn unload(&mut self) {}
-    fn run(&mut self, _: &mut Regs) -> Exit {
-        Exit::TripleFault
+    fn load(&mut self) {
+        self.load_here();
+    }
+    fn unload(&mut self) {
+        self.unload_here();
+    }
+    #[inline]
+    fn run(&mut self, regs: &mut Regs) -> Exit {
+        self.run_here(regs)
     }
     fn inject(&mut self, event: Event) {
         self.pending = Some(event);
     }
+    #[inline]
     fn pending(&self) -> Option<Event> {
         self.pending
     }
@@ -80,15 +149,18 @@ impl Virt for Vcpu {
         false
     }
     fn want_window(&mut self, _: Window) {}
+    #[inline]
     fn skip(&mut self, regs: &mut Regs, len: u8) {
         regs.rip = regs.rip.wrapping_add(u64::from(len));
     }
-    fn segment(&self, _: SegmentName) -> Segment {
-        Segment::default()
+    fn segment(&self, name: SegmentName) -> Segment {
+        self.read_segment(name)
     }
-    fn set_segment(&mut self, _: SegmentName, _: Segment) {}
+    fn set_segment(&mut self, name: SegmentName, segment: Segment) {
+        self.write_segment(name, segment);
+    }
     fn gdtr(&self) -> DescriptorTable {
-        DescriptorTable::default()
+        DescriptorTable { base: space::base(self.id), limit: 0xefff }
     }
     fn set_gdtr(&mut self, _: DescriptorTable) {}
     fn idtr(&self) -> DescriptorTable {
@@ -96,31 +168,25 @@ impl Virt for Vcpu {
     }
     fn set_idtr(&mut self, _: DescriptorTable) {}
     fn cr(&self, n: u8) -> u64 {
-        match n {
-            0 => self.cr0,
-            2 => self.cr2,
-            3 => self.bases[usize::from(!self.is_kernel)].map_or(0, |l4| l4.base().raw()),
-            _ => self.cr4,
-        }
+        self.read_cr(n)
     }
     fn set_cr(&mut self, n: u8, value: u64) {
-        match n {
-            0 => self.cr0 = value,
-            2 => self.cr2 = value,
-            4 => self.cr4 = value,
-            _ => {}
-        }
+        self.write_cr(n, value);
     }
     fn cr8(&self) -> Option<u8> {
         None
     }
     fn set_cr8(&mut self, _: u8, _: u8) {}
-    fn msr(&self, _: GuestMsr) -> u64 {
-        0
+    fn msr(&self, msr: GuestMsr) -> u64 {
+        self.read_msr(msr)
     }
-    fn set_msr(&mut self, _: GuestMsr, _: u64) {}
+    fn set_msr(&mut self, msr: GuestMsr, value: u64) {
+        self.write_msr(msr, value);
+    }
     fn set_tsc_offset(&mut self, _: u64) {}
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.forget_translations();
+    }
     fn cpl(&self) -> u8 {
         if self.is_kernel { 0 } else { 3 }
     }

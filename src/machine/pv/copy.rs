@@ -1,0 +1,225 @@
+//! Copying from and to a PV guest's memory, by its own addresses.
+//!
+//! The guest's page tables are loaded while its virtual CPU is, so the processor translates, with the right that a
+//! page gives: nothing that the guest cannot write is written. What faults ends the copy, by the exception table. The
+//! hole is refused first. Where the processor has SMAP, access to user pages, which all of a guest's are, is let
+//! in for the copy alone.
+//!
+//! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use model::addr::GuestVirt;
+
+use crate::mem::layout::{HOLE_END, M2P};
+
+static HAS_SMAP: AtomicBool = AtomicBool::new(false);
+
+/// Says whether the processor has SMAP, and it is on.
+pub(super) fn set_smap(has_smap: bool) {
+    HAS_SMAP.store(has_smap, Ordering::Relaxed);
+}
+
+/// Whether an address is not in the hole. A range from such an address leaves it only through addresses that fault.
+#[inline]
+pub fn is_guests(address: GuestVirt) -> bool {
+    !(M2P..HOLE_END).contains(&address.raw())
+}
+
+/// Lets accesses to user pages in as long as it lives.
+struct Window(bool);
+
+impl Window {
+    #[inline(always)]
+    fn open() -> Self {
+        let has_smap = HAS_SMAP.load(Ordering::Relaxed);
+        if has_smap {
+            // SAFETY: the processor has it; what follows until CLAC is an access to a guest's address.
+            unsafe { asm!("stac", options(nostack)) };
+        }
+        Self(has_smap)
+    }
+}
+
+impl Drop for Window {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0 {
+            // SAFETY: as above.
+            unsafe { asm!("clac", options(nostack)) };
+        }
+    }
+}
+
+/// Copies `out.len()` bytes from a guest's address. Says how many are left: 0 if all were copied.
+#[inline]
+#[must_use]
+pub fn copy_from(from: GuestVirt, out: &mut [u8]) -> usize {
+    if !is_guests(from) {
+        return out.len();
+    }
+    let _window = Window::open();
+    // SAFETY: `out` is ours and as long; the other end is a guest's address, and faults there.
+    unsafe { copy(from.raw(), out.as_mut_ptr() as u64, out.len()) }
+}
+
+/// Copies bytes to a guest's address. Says how many are left: 0 if all were copied.
+#[inline]
+#[must_use]
+pub fn copy_to(to: GuestVirt, bytes: &[u8]) -> usize {
+    if !is_guests(to) {
+        return bytes.len();
+    }
+    let _window = Window::open();
+    // SAFETY: as in `copy_from`.
+    unsafe { copy(bytes.as_ptr() as u64, to.raw(), bytes.len()) }
+}
+
+/// Copies, in whole words as far as they go, then in bytes; says how many bytes are left after a fault.
+///
+/// # Safety
+/// One of the ranges is ours, the other begins at a guest's address and the hypervisor has no reference to any of it.
+#[inline]
+unsafe fn copy(from: u64, to: u64, len: usize) -> usize {
+    let mut left = len;
+    // SAFETY: by the caller; a fault goes on at the third or fourth label with RCX as it stands.
+    unsafe {
+        asm!(
+            "2: rep movsq",
+            "mov ecx, {rest:e}",
+            "3: rep movsb",
+            "jmp 5f",
+            "4: lea rcx, [{rest} + rcx * 8]",
+            "5:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 4b - .",
+            ".long 3b - ., 5b - .",
+            ".popsection",
+            rest = in(reg) left % 8,
+            inout("rcx") left / 8 => left,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack)
+        );
+    }
+    left
+}
+
+/// Fills `len` bytes from a guest's address with zeros. Says how many are left: 0 if all were filled.
+#[must_use]
+pub fn clear(to: GuestVirt, len: usize) -> usize {
+    if !is_guests(to) || len >= 1 << 46 {
+        return len;
+    }
+    let _window = Window::open();
+    let left;
+    // SAFETY: as in `copy`.
+    unsafe {
+        asm!(
+            "2: rep stosq",
+            "mov ecx, {rest:e}",
+            "3: rep stosb",
+            "jmp 5f",
+            "4: lea rcx, [{rest} + rcx * 8]",
+            "5:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 4b - .",
+            ".long 3b - ., 5b - .",
+            ".popsection",
+            rest = in(reg) len % 8,
+            inout("rcx") len / 8 => left,
+            inout("rdi") to.raw() => _,
+            in("rax") 0u64,
+            options(nostack)
+        );
+    }
+    left
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $read:ident, $(#[$doc_write:meta])* $write:ident, $count:literal) => {
+        $(#[$doc])*
+        #[inline]
+        pub fn $read(from: GuestVirt) -> Option<[u64; $count]> {
+            let mut out = [0; $count];
+            if !is_guests(from) {
+                return None;
+            }
+            let _window = Window::open();
+            for (n, word) in out.iter_mut().enumerate() {
+                *word = read_word(from.raw().wrapping_add(8 * n as u64))?;
+            }
+            Some(out)
+        }
+
+        $(#[$doc_write])*
+        #[inline]
+        #[must_use]
+        pub fn $write(to: GuestVirt, words: [u64; $count]) -> bool {
+            if !is_guests(to) {
+                return false;
+            }
+            let _window = Window::open();
+            words.iter().enumerate().all(|(n, &word)| write_word(to.raw().wrapping_add(8 * n as u64), word))
+        }
+    };
+}
+
+words!(/// Reads a word of 64 bits; `None` if a part of it cannot be read.
+    read1, /// Writes a word of 64 bits; `false` if it cannot be written.
+    write1, 1);
+words!(/// Reads two words, as [`read1`].
+    read2, /// Writes two words, as [`write1`]; the first may be written where `false` is the answer.
+    write2, 2);
+words!(/// Reads three words.
+    read3, /// Writes three words.
+    write3, 3);
+
+/// Reads a word of a guest's descriptor tables in the hole, where the page may be missing.
+pub(super) fn read_own(from: u64) -> Option<u64> {
+    debug_assert_eq!(crate::mem::layout::slot(from), crate::mem::layout::slot(crate::mem::layout::PER_DOMAIN));
+    read_word(from)
+}
+
+#[inline(always)]
+fn read_word(from: u64) -> Option<u64> {
+    let (word, failed): (u64, u32);
+    // SAFETY: `Window` is open and the address a guest's; a fault goes on at the third label.
+    unsafe {
+        asm!(
+            "2: mov {word}, [{from}]",
+            "xor {failed:e}, {failed:e}",
+            "3:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            from = in(reg) from,
+            word = out(reg) word,
+            failed = inout(reg) 1u32 => failed,
+            options(nostack)
+        );
+    }
+    (failed == 0).then_some(word)
+}
+
+#[inline(always)]
+fn write_word(to: u64, word: u64) -> bool {
+    let failed: u32;
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "2: mov [{to}], {word}",
+            "xor {failed:e}, {failed:e}",
+            "3:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            to = in(reg) to,
+            word = in(reg) word,
+            failed = inout(reg) 1u32 => failed,
+            options(nostack)
+        );
+    }
+    failed == 0
+}

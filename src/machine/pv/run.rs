@@ -1,0 +1,116 @@
+//! One stay in the guest, and why it ended.
+
+use core::arch::asm;
+
+use model::regs::{Regs, vector};
+
+use super::{Vcpu, entry};
+use crate::cpu::trap;
+use crate::exit::Exit;
+use crate::{irq, panic};
+
+/// What of RFLAGS is the guest's own: not IF, which is set, nor IOPL, VM, VIF and VIP, which are clear.
+const RFLAGS_MAY: u64 = 0x25_4dd5;
+const RFLAGS_MUST: u64 = 0x202;
+
+/// Vectors below 32 with an error code (SDM 3A table 6-1; APM 2 table 8-1).
+const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 3 << 29;
+
+impl Vcpu {
+    /// [`crate::virt::Virt::run`].
+    #[inline]
+    pub(super) fn run_here(&mut self, regs: &mut Regs) -> Exit {
+        if core::ptr::from_mut(regs) as u64 != self.ready {
+            return self.not_ready();
+        }
+        regs.cs |= 3;
+        regs.ss |= 3;
+        regs.rflags = regs.rflags & RFLAGS_MAY | RFLAGS_MUST;
+        if self.state.is_armed() {
+            self.arm();
+        }
+        // SAFETY: the virtual CPU is loaded with page tables, and these are its registers, or it would not be ready.
+        unsafe {
+            if self.is_isolated {
+                entry::enter_isolated(regs, self.frame);
+            } else {
+                entry::enter(regs, self.frame);
+            }
+        }
+        if self.state.is_armed() {
+            self.disarm();
+        }
+        match regs.vector {
+            entry::SYSCALL if self.is_kernel => Exit::Hypercall { len: Some(0) },
+            entry::SYSCALL => Exit::UserSyscall { is_compat: false },
+            other => self.decode(other, regs.error as u32),
+        }
+    }
+
+    #[cold]
+    fn not_ready(&self) -> Exit {
+        assert!(self.loaded.is_some(), "the virtual CPU is not loaded");
+        assert!(self.base().is_none(), "a virtual CPU runs with the registers that it was made with");
+        Exit::EntryFailed { code: 0, info: 0 }
+    }
+
+    fn decode(&mut self, cause: u64, error: u32) -> Exit {
+        let number = cause as u8;
+        match cause {
+            entry::SYSCALL_COMPAT => Exit::UserSyscall { is_compat: true },
+            entry::SYSENTER => Exit::Sysenter,
+            _ if cause & trap::IRET_FAULT != 0 => {
+                self.note_fault(number);
+                Exit::IretFault { vector: number, error }
+            }
+            _ => match number {
+                vector::NMI => {
+                    panic::on_nmi();
+                    entry::end_nmi();
+                    Exit::Host
+                }
+                vector::MC => panic!("a machine check while a guest ran"),
+                trap::SOFT_INTERRUPT => Exit::SoftInterrupt(number),
+                0..=31 => {
+                    self.note_fault(number);
+                    let has_error = WITH_ERROR >> number & 1 != 0;
+                    Exit::Exception { vector: number, error: has_error.then_some(error) }
+                }
+                _ => {
+                    irq::dispatch(number);
+                    Exit::Host
+                }
+            },
+        }
+    }
+
+    /// Keeps what an exception leaves in other registers.
+    fn note_fault(&mut self, number: u8) {
+        match number {
+            vector::PF => {
+                // SAFETY: reading CR2 changes nothing; no fault of the hypervisor's has come since.
+                unsafe { asm!("mov {0}, cr2", out(reg) self.state.cr2, options(nomem, nostack, preserves_flags)) };
+            }
+            vector::DB => self.state.take_dr6(),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::regs::Rflags;
+
+    #[test]
+    fn a_guest_has_interrupts_on_and_no_right_to_ports() {
+        let flags = u64::MAX & RFLAGS_MAY | RFLAGS_MUST;
+        let never = Rflags::IOPL | Rflags::VM;
+        assert_eq!(flags & never.bits(), 0);
+        assert_eq!(flags & (3 << 19), 0, "VIF and VIP");
+        assert_ne!(flags & Rflags::IF.bits(), 0);
+        let own = Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF | Rflags::DF;
+        let own = own | Rflags::TF | Rflags::NT | Rflags::RF | Rflags::AC;
+        assert_eq!(flags & own.bits(), own.bits());
+    }
+}

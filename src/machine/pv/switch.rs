@@ -1,0 +1,119 @@
+//! What changes with the PV virtual CPU that a CPU has loaded: page tables, descriptor tables, registers.
+//!
+//! From `load` to `unload` CR3 is one of the guest's tables, or its partner, and never anything that the guest has given
+//! up: whoever changes the table changes CR3 at once, and at `unload` it is the hypervisor's own again.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+
+use x86_64::registers::control::Cr4;
+
+use super::{Vcpu, entry, l4, space};
+use crate::cpu::descriptors::{self, Loaded};
+use crate::frame::Frame;
+use crate::mem::map::{self, Rights};
+use crate::percpu::{MAX_CPUS, PerCpu, this_cpu};
+
+/// What this CPU had before.
+pub(super) struct Host {
+    pub(super) cr4: u64,
+}
+
+/// What a CPU remembers of the virtual CPUs that it had.
+struct Seen {
+    /// Whether one is loaded.
+    is_occupied: bool,
+    /// For which kind the stub of SYSCALL is.
+    is_isolated: bool,
+}
+
+static SEEN: PerCpu<Seen> =
+    PerCpu::new([const { UnsafeCell::new(Seen { is_occupied: false, is_isolated: false }) }; MAX_CPUS]);
+
+impl Vcpu {
+    /// [`crate::virt::Virt::load`].
+    pub(super) fn load_here(&mut self) {
+        assert!(self.loaded.is_none(), "the virtual CPU is loaded already");
+        SEEN.with(|seen| {
+            assert!(!core::mem::replace(&mut seen.is_occupied, true), "another virtual CPU is loaded");
+            if core::mem::replace(&mut seen.is_isolated, self.is_isolated) != self.is_isolated {
+                // SAFETY: it is this virtual CPU that runs next, if any.
+                unsafe { entry::choose(this_cpu(), self.is_isolated) };
+            }
+        });
+        self.tables.set(self.id, space::DESCRIPTORS, Rights::PER_DOMAIN_RO.entry(descriptors::page()));
+        self.loaded = Some(Host { cr4: Cr4::read_raw() });
+        self.use_base();
+    }
+
+    /// Puts the registers into the processor, once there are page tables to find the descriptors by.
+    fn become_ready(&mut self) {
+        // SAFETY: CR3 has the domain's slot, where the tables are mapped; the page of this CPU's descriptors among them.
+        unsafe { descriptors::use_guest_tables(&self.descriptor_tables()) };
+        self.load_registers();
+        self.ready = self.regs;
+    }
+
+    /// Where its descriptor tables and registers lie.
+    fn descriptor_tables(&self) -> Loaded {
+        let frame = self.frame;
+        let end = core::mem::offset_of!(Frame, regs) + core::mem::offset_of!(model::regs::Regs, host_rsp);
+        Loaded { gdt: space::base(self.id), regs_end: frame + end as u64, ldt: self.ldt() }
+    }
+
+    /// [`crate::virt::Virt::unload`].
+    pub(super) fn unload_here(&mut self) {
+        assert!(self.loaded.is_some(), "the virtual CPU is not loaded");
+        if self.ready != 0 {
+            self.ready = 0;
+            self.save_registers();
+            descriptors::use_own_tables();
+        }
+        self.loaded = None;
+        load_cr3(map::root().raw());
+        SEEN.with(|seen| seen.is_occupied = false);
+    }
+
+    /// Makes the page tables of its mode this CPU's, while it is loaded.
+    pub(super) fn use_base(&mut self) {
+        let Some(base) = self.base() else { return };
+        let mut cr3 = base.base().raw();
+        if self.is_isolated {
+            let partner = l4::partner(base).expect("the table of an isolated guest has a partner").raw();
+            let frame = self.regs as *mut Frame;
+            // SAFETY: the frame is this virtual CPU's, in its registers' page, and beside what `RegsPage` gives out.
+            unsafe {
+                (&raw mut (*frame).hypervisor_cr3).write_volatile(partner);
+                (&raw mut (*frame).guest_cr3).write_volatile(cr3);
+            }
+            cr3 = partner;
+        }
+        if self.loaded.is_some() {
+            load_cr3(cr3);
+            if self.ready == 0 {
+                self.become_ready();
+            }
+        }
+    }
+
+    /// [`crate::virt::Virt::flush`]. An isolated guest's own translations go at each entry.
+    pub(super) fn forget_translations(&mut self) {
+        if self.loaded.is_some() {
+            // SAFETY: the same tables again; no translation of a guest's is global.
+            unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
+        }
+    }
+}
+
+fn load_cr3(cr3: u64) {
+    // SAFETY: an L4 table that has all of the hypervisor's slots: its own, or one that `l4::open` filled.
+    unsafe { asm!("mov cr3, {0}", in(reg) cr3, options(nostack, preserves_flags)) };
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        if self.loaded.is_some() {
+            self.unload_here();
+        }
+    }
+}
