@@ -17,6 +17,7 @@ pub mod irq;
 pub mod mem;
 pub mod panic;
 pub mod percpu;
+pub mod ports;
 pub mod pv;
 pub mod smp;
 pub mod start;

@@ -12,7 +12,7 @@ use uart_16550::spec::registers::IER;
 use uart_16550::{BaudRate, Config, Uart16550};
 
 use crate::boot::Framebuffer;
-use crate::cpu;
+use crate::{cpu, ports};
 
 struct Console {
     serial: Option<Uart16550<PioBackend>>,
@@ -73,6 +73,7 @@ pub fn open_serial(base: u16, baud: u32) -> bool {
     let config = Config { baud_rate: BaudRate::from_integer(baud), ..Config::default() };
     let is_open = uart.init(config).is_ok();
     if is_open {
+        ports::keep_serial(base);
         CONSOLE.lock().serial = Some(uart);
     }
     is_open

@@ -6,6 +6,7 @@
 //! | `debug` | what the debug registers may hold |
 //! | `frame` | what a guest's kernel finds on its stack, and how it goes back |
 //! | `mmu` | what its page tables hold |
+//! | `ports` | which of the machine's ports it reaches |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
 //! | `rights` | what of the machine an initial domain may use |
 //! | `start` | what lies where when a guest starts |
@@ -16,6 +17,7 @@ pub mod code;
 pub mod debug;
 pub mod frame;
 pub mod mmu;
+pub mod ports;
 pub mod privileged;
 pub mod rights;
 pub mod start;
