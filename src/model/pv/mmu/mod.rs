@@ -15,7 +15,7 @@
 //! | `update` | one entry changes |
 //! | `writable` | writable uses that are no entries; the last reference to a frame |
 //! | `descriptor` | pages of segment descriptors |
-//! | `check` | finds out whether all of this is true |
+//! | `check`, `sweep` | find out whether all of this is true |
 //!
 //! # Bounds
 //! No operation recurs, and none goes on after [`Memory::is_work_pending`] says so. One that stops has either changed
@@ -33,11 +33,14 @@ pub mod descriptor;
 pub mod entry;
 mod leaf;
 mod pin;
+pub mod sweep;
 mod undo;
 mod update;
 mod validate;
 mod writable;
 
+#[cfg(any(test, fuzzing))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +72,8 @@ pub trait Memory {
     const FIRST_SLOT: usize = 256;
     /// The last such entry.
     const LAST_SLOT: usize = 271;
+    /// After so many entries of level 1 that were looked at, pending work is.
+    const BATCH: usize = 16;
 
     /// The record of a frame; `None` if it is no RAM.
     fn frame(&self, mfn: Mfn) -> Option<Self::Record>;

@@ -8,24 +8,27 @@ use super::{Memory, Mmu, Stop, entry};
 use crate::addr::Mfn;
 use crate::page::{Type, TypeEffect};
 
-use super::validate::BATCH;
-
 const END: u32 = u32::MAX;
 
 /// The page tables of a domain that are to be undone. Belongs to the lock of the domain's page tables.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Work {
     first: u32,
+    changes: u64,
 }
 
 impl Work {
     /// Nothing to be undone.
     pub const fn new() -> Self {
-        Self { first: END }
+        Self { first: END, changes: 0 }
     }
     /// Whether there is nothing to be undone.
     pub const fn is_empty(&self) -> bool {
         self.first == END
+    }
+    /// A number that is another after each operation that may have changed a count.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
     pub(super) fn first(&self) -> Option<Mfn> {
         (!self.is_empty()).then_some(Mfn::new(u64::from(self.first)))
@@ -42,6 +45,7 @@ impl<M: Memory> Mmu<'_, M> {
     /// Finishes what earlier operations left to be undone. [`Stop::Again`] if there is more.
     #[inline]
     pub fn finish(&mut self) -> Result<(), Stop> {
+        self.work.changes += 1;
         if self.work.is_empty() { Ok(()) } else { self.finish_slowly() }
     }
 
@@ -75,6 +79,7 @@ impl<M: Memory> Mmu<'_, M> {
     /// Drops a use of a valid table, and its reference. After the last use the table is left to be undone.
     pub(super) fn put_table(&mut self, table: Mfn, kind: Type) {
         let Some(frame) = self.memory.frame(table) else { return };
+        self.work.changes += 1;
         match frame.put_type(kind, self.memory.stamp()) {
             Ok(TypeEffect::None) => put_page(self.memory, table),
             Ok(TypeEffect::Undo) => {
@@ -103,7 +108,7 @@ impl<M: Memory> Mmu<'_, M> {
                 }
             }
             if self.work.first() != Some(table)
-                || (level > 1 || index.is_multiple_of(BATCH)) && self.memory.is_work_pending()
+                || (level > 1 || index.is_multiple_of(M::BATCH)) && self.memory.is_work_pending()
             {
                 return;
             }

@@ -12,9 +12,6 @@ use super::{INVALID, Memory, Mmu, Stop, entry};
 use crate::addr::Mfn;
 use crate::page::Type;
 
-/// How many entries of level 1 are looked at before pending work is.
-pub(super) const BATCH: usize = 16;
-
 /// The tables that are being validated, from the top down.
 #[derive(Default)]
 pub(super) struct Walk {
@@ -148,7 +145,7 @@ impl<M: Memory> Mmu<'_, M> {
                 self.store_checked(table, index, value, stored);
             }
             frame.set_progress(index + 1);
-            if (index + 1).is_multiple_of(BATCH) && index + 1 < M::ENTRIES && self.memory.is_work_pending() {
+            if (index + 1).is_multiple_of(M::BATCH) && index + 1 < M::ENTRIES && self.memory.is_work_pending() {
                 return Err(Stop::Again);
             }
         }
