@@ -22,12 +22,13 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// Beginnings of the names that the document lists.
-const PREFIXES: [&str; 12] = [
+const PREFIXES: [&str; 13] = [
     "CONSOLEIO_",
     "EVTCHNOP_",
     "GNTTABOP_",
     "HVMOP_",
     "HVM_PARAM_",
+    "MMUEXT_",
     "SCHEDOP_",
     "VCPUOP_",
     "VMASST_CMD_",
@@ -38,7 +39,7 @@ const PREFIXES: [&str; 12] = [
 ];
 
 /// Names that begin like those and are no operations.
-const OTHERS: [&str; 3] = ["HVM_PARAM_CALLBACK_IRQ_TYPE", "HVM_PARAM_CALLBACK_TYPE", "XENMEM_RESOURCE_"];
+const OTHERS: [&str; 4] = ["HVM_PARAM_CALLBACK_IRQ_TYPE", "HVM_PARAM_CALLBACK_TYPE", "MMUEXT_OP", "XENMEM_RESOURCE_"];
 
 const STATES: [&str; 3] = ["built", "refused", "not built"];
 
@@ -110,12 +111,13 @@ fn kernel_table() -> BTreeSet<(u64, String)> {
 
 /// The words of all files that handle hypercalls.
 fn words_of_handlers() -> BTreeSet<String> {
-    let folder = root().join("src/kernel/hypercall");
-    let files = fs::read_dir(folder).expect("the kernel's hypercalls are there");
     let mut words = BTreeSet::new();
-    for file in files {
-        let source = fs::read_to_string(file.expect("a folder can be read").path()).expect("a source can be read");
-        words.extend(source.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_string));
+    for folder in ["hypercall", "pv", "pv/mmu", "pv/memory"] {
+        let folder = fs::read_dir(root().join("src/kernel").join(folder)).expect("the kernel's hypercalls are there");
+        for path in folder.map(|file| file.expect("a folder can be read").path()).filter(|path| path.is_file()) {
+            let source = fs::read_to_string(path).expect("a source can be read");
+            words.extend(source.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_string));
+        }
     }
     words
 }

@@ -26,8 +26,9 @@ use sync::{Cx, Lock};
 use super::{Domain, attention};
 use crate::builder::{Builder, Progress, Source};
 use crate::hvm::emulate;
+use crate::pv::memory::Relinquish;
 use crate::run::Running;
-use crate::{console, domain, events, sched};
+use crate::{console, domain, events, pv, sched};
 
 /// Every way in which a domain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,8 @@ static HAS_WORK: AtomicBool = AtomicBool::new(false);
 enum Job {
     /// A domain gives its memory back, from this guest frame on.
     Relinquish { domain: Arc<Domain>, from: Gfn, has_memory: bool },
+    /// Likewise a PV domain.
+    RelinquishPv { domain: Arc<Domain>, at: Relinquish },
     /// A domain is made again.
     Build(alloc::boxed::Box<Builder>),
 }
@@ -245,9 +248,17 @@ fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
             continue;
         }
         stop(cx, &domain);
-        return Some(Job::Relinquish { domain, from: Gfn::new(0), has_memory: true });
+        return Some(relinquish(domain));
     }
     None
+}
+
+/// The work of giving a domain's memory back.
+fn relinquish(domain: Arc<Domain>) -> Job {
+    if domain.pv.is_some() {
+        return Job::RelinquishPv { domain, at: Relinquish::Vcpus };
+    }
+    Job::Relinquish { domain, from: Gfn::new(0), has_memory: true }
 }
 
 /// What the configuration says for this end.
@@ -305,6 +316,10 @@ fn step(cx: &mut Cx<'_, Root>, job: Job) -> Option<Job> {
             }
             destroyed(cx, domain)
         }
+        Job::RelinquishPv { domain, at } => match at.step(cx, &domain) {
+            Relinquish::Done => destroyed(cx, domain),
+            at => Some(Job::RelinquishPv { domain, at }),
+        },
         Job::Build(mut builder) => match builder.step(cx) {
             Ok(Progress::More) => Some(Job::Build(builder)),
             Ok(Progress::Done) => {
@@ -313,7 +328,7 @@ fn step(cx: &mut Cx<'_, Root>, job: Job) -> Option<Job> {
             }
             Err(error) => {
                 log::error!("({}) cannot be started again: {error}", builder.name());
-                builder.abandon(cx).map(|domain| Job::Relinquish { domain, from: Gfn::new(0), has_memory: true })
+                builder.abandon(cx).map(relinquish)
             }
         },
     }
@@ -339,6 +354,9 @@ fn destroyed(cx: &mut Cx<'_, Root>, domain: Arc<Domain>) -> Option<Job> {
 /// Gives back the memory of a domain that was never published, at once.
 pub fn relinquish_all(cx: &mut Cx<'_, Root>, domain: Option<Arc<Domain>>) {
     let Some(domain) = domain else { return };
+    if domain.pv.is_some() {
+        return pv::memory::relinquish_all(cx, &domain);
+    }
     let (mut memory, _) = cx.lock(&domain.memory);
     let mut from = Gfn::new(0);
     while let Some(next) = memory.relinquish(from, u32::MAX) {

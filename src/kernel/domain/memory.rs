@@ -15,6 +15,7 @@ use machine::mem::{GuestMemory, NestedTables, PinnedFrame, frames};
 use model::addr::{Gfn, Mfn};
 use model::ids::DomId;
 use model::p2m::{Found, Kind, P2m, Refused, Size, Taken};
+use model::page::Type;
 use model::paging::Flush;
 use model::pvh::MapEntry;
 
@@ -170,12 +171,24 @@ impl Memory {
     pub fn new_special(&mut self) -> Result<PinnedFrame, Errno> {
         let mfn = frames::allocate(self.owner, 0, None).ok_or(Errno::ENOMEM)?;
         self.special.push(Special { mfn, at: None });
+        if self.p2m.is_none() {
+            // The hypervisor writes it as long as the domain is there, so it can be no page table.
+            let frame = frames::record(mfn).ok_or(Errno::ENOMEM)?;
+            frame.get_owned(self.owner).map_err(|_| Errno::ENOMEM)?;
+            frame.get_type(Type::Writable).map_err(|_| Errno::ENOMEM)?;
+        }
         PinnedFrame::get(mfn, self.owner).map_err(|_| Errno::ENOMEM)
     }
 
     /// Whether a frame is for another end than RAM.
     pub fn is_special(&self, mfn: Mfn) -> bool {
         self.special.iter().any(|special| special.mfn == mfn)
+    }
+
+    /// The special frames of a PV domain at its end, each with a reference and a writable use beside the owner's own
+    /// reference.
+    pub fn take_special(&mut self) -> Vec<Mfn> {
+        self.special.drain(..).map(|special| special.mfn).collect()
     }
 
     /// Puts a special frame at a place, and takes it away from where it was. What was at the new place is given up.
@@ -273,6 +286,9 @@ impl Memory {
 
     /// The last step: the tables and what was kept for other ends. `false` while some are left.
     pub fn free_tables(&mut self, budget: usize) -> bool {
+        if self.p2m.is_none() {
+            return true;
+        }
         for special in self.special.drain(..) {
             // Refused only where it was released before, which nothing does.
             let _ = frames::release(special.mfn);

@@ -61,7 +61,10 @@ fn setup_table(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
         for index in 0..u64::from(arg.nr_frames) {
             let frame = cx.lock(&run.domain.grants).0.frame(index);
             // A translated guest is told no machine frames: it maps the table by `XENMEM_add_to_physmap`.
-            if frame.is_some() && list.at(index).write(cx, run, &u64::MAX).is_err() {
+            let told = |frame: Mfn| if run.domain.pv.is_some() { frame.raw() } else { u64::MAX };
+            if let Some(frame) = frame
+                && list.at(index).write(cx, run, &told(frame)).is_err()
+            {
                 return Err(Errno::EFAULT);
             }
         }

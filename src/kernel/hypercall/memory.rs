@@ -11,10 +11,11 @@ use sync::place::Root;
 use super::{Answer, Args, Outcome};
 use crate::domain::{self, flush};
 use crate::guest_memory::GuestPtr;
+use crate::pv;
 use crate::run::Running;
 
 /// Where a command keeps how far it came (`MEMOP_EXTENT_SHIFT`).
-const PROGRESS_SHIFT: u32 = 6;
+pub(crate) const PROGRESS_SHIFT: u32 = 6;
 /// Frames after which pending work is looked for, and extents.
 const STEP: u64 = 64;
 /// The largest extent that a guest may ask for, as for Xen's domains without devices (`CONFIG_DOMU_MAX_ORDER`).
@@ -22,8 +23,10 @@ const MAX_ORDER: u32 = 9;
 
 /// `XENMEM_*`: `args[0]` the command with its progress, `args[1]` its argument.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let command = (args[0] & ((1 << PROGRESS_SHIFT) - 1)) as u32;
-    let done = (args[0] & 0xffff_ffff) >> PROGRESS_SHIFT;
+    if run.domain.pv.is_some() {
+        return pv::memory::op(cx, run, args);
+    }
+    let (command, done) = progress(args);
     match command {
         XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
             reservation(cx, run, args, command, done)
@@ -42,7 +45,14 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     }
 }
 
-fn amount(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, command: u32) -> Answer {
+/// The command of a call, and how far earlier parts of it came.
+#[inline]
+pub(crate) fn progress(args: &Args) -> (u32, u64) {
+    ((args[0] & ((1 << PROGRESS_SHIFT) - 1)) as u32, (args[0] & 0xffff_ffff) >> PROGRESS_SHIFT)
+}
+
+/// How many frames a domain has and may have, and the highest place.
+pub(crate) fn amount(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, command: u32) -> Answer {
     let arg = GuestPtr::<MemoryDomain>::new(at).read(cx, run)?;
     domain::own_from_guest(cx, &run.domain, arg.domid)?;
     let pages = run.domain.pages(cx);
@@ -114,6 +124,7 @@ fn remove_from_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Ans
     Ok(Outcome::DONE)
 }
 
+/// Puts a frame of the hypervisor's giving at a place of the guest's choice; what was there is given up.
 fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let arg = GuestPtr::<AddToPhysmap>::new(at).read(cx, run)?;
     domain::own_from_guest(cx, &run.domain, arg.domid)?;
@@ -143,8 +154,8 @@ fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     }
 }
 
-/// Puts a frame of the hypervisor's giving at a place of the guest's choice; what was there is given up.
-fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+/// `XENMEM_memory_map`: the domain's own.
+pub(crate) fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let ptr = GuestPtr::<MemoryMap>::new(at);
     let mut arg = ptr.read(cx, run)?;
     let entries: Vec<E820Entry> = {
@@ -161,7 +172,8 @@ fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     Ok(Outcome::DONE)
 }
 
-fn e820(addr: u64, size: u64, kind: u32) -> E820Entry {
+/// An entry of a memory map.
+pub(crate) fn e820(addr: u64, size: u64, kind: u32) -> E820Entry {
     E820Entry {
         addr_low: addr as u32,
         addr_high: (addr >> 32) as u32,

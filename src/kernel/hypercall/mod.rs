@@ -5,7 +5,7 @@ mod console;
 mod evtchn;
 mod grant;
 mod hvm;
-mod memory;
+pub(crate) mod memory;
 mod multicall;
 mod sched;
 pub mod table;

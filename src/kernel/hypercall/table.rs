@@ -3,6 +3,7 @@
 use abi::nr;
 
 use super::{Handler, console, evtchn, grant, hvm, memory, multicall, sched, vcpu, version};
+use crate::pv::mmu;
 
 /// A hypercall.
 #[derive(Clone, Copy)]
@@ -40,7 +41,7 @@ impl Guests {
     }
 }
 
-use Guests::{All, Hvm};
+use Guests::{All, Hvm, Pv};
 
 const fn entry(number: u64, name: &'static str, guests: Guests, handler: Handler) -> Entry {
     Entry { number, name, guests, handler }
@@ -48,14 +49,20 @@ const fn entry(number: u64, name: &'static str, guests: Guests, handler: Handler
 
 /// The calls that there are, in the order of their numbers. Every other number answers `-ENOSYS`.
 pub const TABLE: &[Entry] = &[
+    entry(nr::MMU_UPDATE, "mmu_update", Pv, mmu::update),
+    entry(nr::SET_GDT, "set_gdt", Pv, mmu::set_gdt),
+    entry(nr::UPDATE_DESCRIPTOR, "update_descriptor", Pv, mmu::update_descriptor),
     entry(nr::MEMORY_OP, "memory_op", All, memory::op),
     entry(nr::MULTICALL, "multicall", All, multicall::op),
+    entry(nr::UPDATE_VA_MAPPING, "update_va_mapping", Pv, mmu::update_va_mapping),
     entry(nr::SET_TIMER_OP, "set_timer_op", All, vcpu::set_timer),
     entry(nr::XEN_VERSION, "xen_version", All, version::op),
     entry(nr::CONSOLE_IO, "console_io", All, console::op),
     entry(nr::GRANT_TABLE_OP, "grant_table_op", All, grant::op),
     entry(nr::VM_ASSIST, "vm_assist", All, hvm::vm_assist),
+    entry(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, "update_va_mapping_otherdomain", Pv, mmu::update_va_mapping_other),
     entry(nr::VCPU_OP, "vcpu_op", All, vcpu::op),
+    entry(nr::MMUEXT_OP, "mmuext_op", Pv, mmu::ext_op),
     entry(nr::SCHED_OP, "sched_op", All, sched::op),
     entry(nr::EVENT_CHANNEL_OP, "event_channel_op", All, evtchn::op),
     entry(nr::HVM_OP, "hvm_op", Hvm, hvm::op),

@@ -1,26 +1,61 @@
 //! Page tables of PV guests.
 //!
-//! What may become a page table, and what an entry may be, is decided by [`model::pv::mmu`].
+//! What may become a page table, and what an entry may be, is decided by [`model::pv::mmu`]; this folder gives it the
+//! machine's memory, holds the lock, and takes the hypercalls apart.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tables` | the machine's memory as `model::pv::mmu` sees it |
+//! | `batch` | calls with a list of operations, which go on where they stopped |
+//! | `update` | `mmu_update` |
+//! | `ext` | `mmuext_op` |
+//! | `va` | `update_va_mapping`, stores of the guest to its page tables |
+//! | `base` | which page tables a virtual CPU runs on |
+//! | `descriptors` | GDT and LDT |
+
+mod base;
+mod batch;
+mod descriptors;
+mod ext;
+mod tables;
+mod update;
+mod va;
+
+pub use base::{pin, set_bases};
+pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, set_gdt, update_descriptor};
+pub use ext::op as ext_op;
+pub use tables::{Budget, Tables};
+pub use update::update;
+pub use va::{emulated_write, update_va_mapping, update_va_mapping_other, walk};
 
 use alloc::vec::Vec;
 
 use model::addr::Mfn;
+use model::ids::DomId;
+use model::pv::mmu::{Mmu, Work};
+use sync::Cx;
+use sync::place::{PageType, Root};
 
-/// Pages of a virtual CPU's GDT that are the guest's; the next is the hypervisor's (`FIRST_RESERVED_GDT_PAGE`).
-pub const GDT_PAGES: usize = 14;
-/// Pages of a virtual CPU's LDT.
-pub const LDT_PAGES: usize = 16;
+use crate::domain::{self, Domain};
+use tables::Freed;
 
 /// What the lock of a domain's page tables guards, beside the tables themselves.
 pub struct State {
     /// What each virtual CPU holds references to.
     pub vcpus: Vec<VcpuTables>,
+    /// Frames that the hypervisor writes as long as the domain is there: it has a writable use of each.
+    pub written: Vec<Mfn>,
+    /// Page tables that are to be undone.
+    work: Work,
+    /// Frames whose last reference is gone, and that processors may know still.
+    freed: Freed,
 }
 
 impl State {
     /// For so many virtual CPUs, which have no tables yet.
     pub fn new(nr_vcpus: u32) -> Self {
-        Self { vcpus: (0..nr_vcpus).map(|_| VcpuTables::default()).collect() }
+        let vcpus = (0..nr_vcpus).map(|_| VcpuTables::default()).collect();
+        Self { vcpus, written: Vec::new(), work: Work::new(), freed: Freed::new() }
     }
 }
 
@@ -31,8 +66,6 @@ pub struct VcpuTables {
     pub kernel: Option<Mfn>,
     /// The L4 table of user mode.
     pub user: Option<Mfn>,
-    /// A base that was replaced, and whose reference takes long to drop.
-    pub dropping: Option<Mfn>,
     /// The frames of its GDT.
     pub gdt: [Option<Mfn>; GDT_PAGES],
     /// The frames of its LDT.
@@ -42,3 +75,70 @@ pub struct VcpuTables {
     /// Entries of the LDT.
     pub ldt_entries: u32,
 }
+
+/// A domain's page tables, while their lock is held.
+pub struct Session<'a> {
+    /// The machine's memory.
+    pub tables: Tables<'a>,
+    /// What each virtual CPU has.
+    pub vcpus: &'a mut [VcpuTables],
+    /// See [`State::written`].
+    pub written: &'a mut Vec<Mfn>,
+    work: &'a mut Work,
+    is_privileged: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Whether page tables are left to be undone.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// What may be done to the tables.
+    #[inline]
+    pub fn mmu(&mut self) -> Mmu<'_, Tables<'a>> {
+        Mmu {
+            domain: self.tables.domain.id,
+            memory: &mut self.tables,
+            is_privileged: self.is_privileged,
+            work: self.work,
+        }
+    }
+}
+
+/// Does something to a PV domain's page tables, on behalf of a caller with or without the right to map others' memory.
+/// `None` if the domain is no PV domain.
+#[inline]
+pub fn with<R>(
+    cx: &mut Cx<'_, Root>,
+    domain: &Domain,
+    is_privileged: bool,
+    budget: &Budget,
+    f: impl FnOnce(&mut Session<'_>) -> R,
+) -> Option<R> {
+    let pv = domain.pv.as_ref()?;
+    let (result, others) = {
+        let (mut state, cx) = cx.lock(&pv.mmu);
+        let State { vcpus, written, work, freed } = &mut *state;
+        let tables = Tables::new(cx, domain, pv, budget, freed);
+        let mut session = Session { tables, vcpus, written, work, is_privileged };
+        let result = f(&mut session);
+        (result, session.tables.settle())
+    };
+    others.into_iter().for_each(|owner| forget_frame(cx, owner));
+    Some(result)
+}
+
+/// A frame of another domain's was given back by who had mapped it.
+#[cold]
+fn forget_frame(cx: &mut Cx<'_, Root>, owner: DomId) {
+    if let Some(owner) = domain::find(cx, owner)
+        && let Some(pv) = &owner.pv
+    {
+        pv.pages.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The lock of page tables as the innermost one.
+type TablesCx<'a> = Cx<'a, PageType>;

@@ -1,0 +1,138 @@
+//! Entries of level 1 by the linear address that they map: `update_va_mapping`, and stores of the guest's to its
+//! page tables.
+
+use abi::errno::Errno;
+use abi::xen::*;
+use machine::mem::page_table;
+use machine::pv;
+use machine::virt::Virt;
+use model::addr::Mfn;
+use model::ids::{DomId, VcpuId};
+use model::pv::mmu::{Stop, Written, entry};
+use sync::Cx;
+use sync::place::Root;
+
+use super::batch::{Owner, is_privileged};
+use super::{Budget, with};
+use crate::domain::flush;
+use crate::guest_memory::GuestPtr;
+use crate::hypercall::{Answer, Args, Outcome};
+use crate::run::Running;
+
+/// Where a walk ended that found no entry of level 1: the level of the entry that leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoTable(pub u8);
+
+const fn index(va: u64, level: u32) -> usize {
+    (va >> (3 + 9 * level) & 0x1ff) as usize
+}
+
+/// Whether a page at this address can be a guest's (`__addr_ok`).
+pub(super) const fn is_guests(va: u64) -> bool {
+    va < 0x0000_8000_0000_0000 || va >= machine::mem::layout::HOLE_END
+}
+
+/// The table of level 1, and the entry of it, that maps an address in the page tables below `base`. The lock of the
+/// domain's page tables is held, and `base` is held by a reference.
+#[inline]
+pub(super) fn find(base: Mfn, va: u64) -> Result<(Mfn, usize), NoTable> {
+    if machine::mem::layout::SLOTS.contains(&index(va, 4)) {
+        return Err(NoTable(4));
+    }
+    let mut table = base;
+    for level in [4, 3, 2] {
+        let value = page_table::read(table, index(va, level));
+        if !entry::is_present(value) {
+            return Err(NoTable(level as u8));
+        }
+        table = entry::frame(value);
+    }
+    Ok((table, index(va, 1)))
+}
+
+/// The table of level 1, and the entry of it, that maps an address in the running virtual CPU's page tables.
+pub fn walk(cx: &mut Cx<'_, Root>, run: &Running, va: u64) -> Result<(Mfn, usize), NoTable> {
+    let is_kernel = run.context.hw.pv().is_kernel();
+    let found = with(cx, &run.domain, false, &Budget::new(), |session| {
+        let tables = &session.vcpus[run.id.0 as usize];
+        let base = if is_kernel { tables.kernel } else { tables.user };
+        find(base.ok_or(NoTable(4))?, va)
+    });
+    found.unwrap_or(Err(NoTable(4)))
+}
+
+/// Does to an entry of level 1 what an instruction of the guest's wanted to, as [`model::pv::mmu::Mmu::emulated_write`].
+pub fn emulated_write(
+    cx: &mut Cx<'_, Root>,
+    run: &Running,
+    table: Mfn,
+    index: usize,
+    old: Option<u64>,
+    new: u64,
+) -> Result<Written, Stop> {
+    let budget = Budget::new();
+    let written = with(cx, &run.domain, is_privileged(run), &budget, |session| {
+        session.mmu().emulated_write(table, index, old, new)
+    });
+    written.unwrap_or(Err(Errno::EINVAL.into()))
+}
+
+/// `update_va_mapping`: writes the entry of level 1 that maps the address `args[0]`, and flushes as `args[2]` says.
+pub fn update_va_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let owner = run.domain.id;
+    update_mapping(cx, run, args, owner)
+}
+
+/// `update_va_mapping_otherdomain`: likewise, to map a frame of domain `args[3]`.
+pub fn update_va_mapping_other(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    let owner = Owner::from_guest(cx, run, args[3] as u16)?.id(run.domain.id);
+    update_mapping(cx, run, args, owner)
+}
+
+#[inline]
+fn update_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, owner: DomId) -> Answer {
+    let [va, value, flags, ..] = *args;
+    let budget = Budget::new();
+    let answer = with(cx, &run.domain, is_privileged(run), &budget, |session| {
+        let base = session.vcpus[run.id.0 as usize].kernel.ok_or(Errno::EINVAL)?;
+        let (table, index) = find(base, va).map_err(|_| Errno::EINVAL)?;
+        session.mmu().update(table, index, value, false, owner)
+    });
+    match answer.unwrap_or(Err(Errno::EINVAL.into())) {
+        Ok(()) => {}
+        Err(Stop::Refused(errno)) => return Err(errno),
+        Err(Stop::Again) => return Ok(Outcome::Again(*args)),
+    }
+    if flags & UVMF_FLUSHTYPE_MASK != UVMF_NONE {
+        flush_mapping(cx, run, va, flags)?;
+    }
+    Ok(Outcome::DONE)
+}
+
+fn flush_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, va: u64, flags: u64) -> Result<(), Errno> {
+    let is_one = match flags & UVMF_FLUSHTYPE_MASK {
+        UVMF_TLB_FLUSH => false,
+        UVMF_INVLPG => true,
+        _ => return Ok(()),
+    };
+    match flags & !UVMF_FLUSHTYPE_MASK {
+        UVMF_LOCAL if is_one => pv::invlpg(va),
+        UVMF_LOCAL => run.context.hw.flush(),
+        UVMF_ALL => flush::all(cx, &run.domain),
+        mask => flush_mask(cx, run, mask)?,
+    }
+    Ok(())
+}
+
+/// Flushes what the virtual CPUs know that are in the bitmap at `mask`.
+pub(super) fn flush_mask(cx: &mut Cx<'_, Root>, run: &Running, mask: u64) -> Result<(), Errno> {
+    let words = GuestPtr::<u64>::new(mask);
+    let vcpus = run.domain.vcpus.len() as u64;
+    let mut wanted = [0u64; 4];
+    for (at, word) in (0..vcpus.div_ceil(64)).zip(&mut wanted) {
+        *word = words.at(at).read(cx, run)?;
+    }
+    let is_wanted = |VcpuId(id): VcpuId| wanted.get(id as usize / 64).is_none_or(|word| word & 1 << (id % 64) != 0);
+    flush::some(cx, &run.domain, run.domain.vcpus.iter().filter(|vcpu| is_wanted(vcpu.id)));
+    Ok(())
+}
