@@ -39,6 +39,12 @@ pub(crate) fn enable_this_cpu(id: CpuId) {
     copy::set_smap(features::has_smap());
 }
 
+/// Makes this CPU forget what it knows of one page, of the guest's that it has loaded or of any address.
+#[inline]
+pub fn invlpg(address: u64) {
+    space::forget(address);
+}
+
 /// The part of a PV virtual CPU that is switched with the processor.
 pub struct Vcpu {
     id: VcpuId,

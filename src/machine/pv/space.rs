@@ -107,7 +107,8 @@ pub(super) const REGS: u64 = 15;
 pub(super) const LDT: u64 = 16;
 
 /// Makes this CPU forget a translation.
-fn forget(address: u64) {
+#[inline]
+pub(super) fn forget(address: u64) {
     // SAFETY: forgetting a translation changes nothing but time.
     unsafe { asm!("invlpg [{0}]", in(reg) address, options(nostack, preserves_flags)) };
 }
