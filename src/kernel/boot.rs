@@ -60,6 +60,10 @@ pub fn run() -> ! {
         log::warn!("{warning}");
     }
     log::info!("{} MiB of RAM, {} MiB free", start::ram() >> 20, mem::frames::free_frames() >> 8);
+    if options().pv_check {
+        log::info!("pv-check: page tables of PV domains are looked at again after each change");
+        crate::pv::mmu::check::enable();
+    }
     emul::prepare();
     time::start();
     match hw::vendor() {

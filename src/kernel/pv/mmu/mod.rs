@@ -12,9 +12,11 @@
 //! | `va` | `update_va_mapping`, stores of the guest to its page tables |
 //! | `base` | which page tables a virtual CPU runs on |
 //! | `descriptors` | GDT and LDT |
+//! | `check` | a debug option that looks at the tables again |
 
 mod base;
 mod batch;
+pub mod check;
 mod descriptors;
 mod ext;
 mod tables;
@@ -49,13 +51,15 @@ pub struct State {
     work: Work,
     /// Frames whose last reference is gone, and that processors may know still.
     freed: Freed,
+    /// What the debug option keeps.
+    checks: check::Checks,
 }
 
 impl State {
     /// For so many virtual CPUs, which have no tables yet.
     pub fn new(nr_vcpus: u32) -> Self {
         let vcpus = (0..nr_vcpus).map(|_| VcpuTables::default()).collect();
-        Self { vcpus, written: Vec::new(), work: Work::new(), freed: Freed::new() }
+        Self { vcpus, written: Vec::new(), work: Work::new(), freed: Freed::new(), checks: check::Checks::new() }
     }
 }
 
@@ -120,10 +124,14 @@ pub fn with<R>(
     let pv = domain.pv.as_ref()?;
     let (result, others) = {
         let (mut state, cx) = cx.lock(&pv.mmu);
-        let State { vcpus, written, work, freed } = &mut *state;
+        let State { vcpus, written, work, freed, checks } = &mut *state;
         let tables = Tables::new(cx, domain, pv, budget, freed);
         let mut session = Session { tables, vcpus, written, work, is_privileged };
         let result = f(&mut session);
+        if check::is_on() {
+            let touched = session.tables.take_touched();
+            checks.look(&session.tables, &touched, session.vcpus);
+        }
         (result, session.tables.settle())
     };
     others.into_iter().for_each(|owner| forget_frame(cx, owner));

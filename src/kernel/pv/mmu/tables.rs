@@ -11,7 +11,7 @@ use model::ids::DomId;
 use model::page::{Frame, Stamp};
 use model::pv::mmu::Memory;
 
-use super::TablesCx;
+use super::{TablesCx, check};
 use crate::domain::{Domain, flush};
 use crate::pv::PvDomain;
 
@@ -63,6 +63,9 @@ pub struct Tables<'a> {
     freed: &'a mut Freed,
     /// Of which other domains frames were freed.
     others: Vec<DomId>,
+    /// Page tables that were written, for the debug option.
+    touched: Vec<Mfn>,
+    is_checked: bool,
 }
 
 impl<'a> Tables<'a> {
@@ -74,7 +77,7 @@ impl<'a> Tables<'a> {
         budget: &'a Budget,
         freed: &'a mut Freed,
     ) -> Self {
-        Self { cx, domain, pv, budget, freed, others: Vec::new() }
+        Self { cx, domain, pv, budget, freed, others: Vec::new(), touched: Vec::new(), is_checked: check::is_on() }
     }
 
     /// Gives what was freed to the allocator. Answers with whose frames of others there were.
@@ -82,6 +85,18 @@ impl<'a> Tables<'a> {
     pub(super) fn settle(mut self) -> Vec<DomId> {
         self.give_back();
         self.others
+    }
+
+    /// The page tables that were written.
+    pub(super) fn take_touched(&mut self) -> Vec<Mfn> {
+        core::mem::take(&mut self.touched)
+    }
+
+    #[cold]
+    fn touch(&mut self, table: Mfn) {
+        if self.touched.last() != Some(&table) {
+            self.touched.push(table);
+        }
     }
 
     #[inline]
@@ -131,10 +146,16 @@ impl Memory for Tables<'_> {
     #[inline]
     fn write(&mut self, table: Mfn, index: usize, value: u64) {
         page_table::write(table, index, value);
+        if self.is_checked {
+            self.touch(table);
+        }
     }
 
     #[inline]
     fn compare_exchange(&mut self, table: Mfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
+        if self.is_checked {
+            self.touch(table);
+        }
         page_table::compare_exchange(table, index, old, new)
     }
 
