@@ -83,6 +83,12 @@ pub fn mirror(l4: Mfn, index: usize, entry: u64) {
     }
 }
 
+/// Whether the guest sees the M2P through an open table.
+pub fn show_m2p(l4: Mfn, is_shown: bool) {
+    let slot = layout::slot(M2P);
+    page_table::write(l4, slot, if is_shown { copy(map::root(), slot) } else { 0 });
+}
+
 /// The partner of an open table, if its domain is isolated.
 #[inline]
 pub(super) fn partner(l4: Mfn) -> Option<MachineAddr> {

@@ -1,7 +1,9 @@
 //! Which page tables a virtual CPU runs on, and frames that the hypervisor writes.
 
 use abi::errno::Errno;
+use abi::xen::VMASST_TYPE_M2P_STRICT;
 use machine::mem::PinnedFrame;
+use machine::pv::l4;
 use machine::virt::Virt;
 use model::addr::Mfn;
 use model::ids::VcpuId;
@@ -21,6 +23,7 @@ pub(super) fn set_kernel(session: &mut Session<'_>, run: &mut Running, mfn: Mfn)
         return Ok(());
     }
     session.mmu().get_base(mfn)?;
+    show_m2p(session, mfn, true);
     let old = session.vcpus[at].kernel.replace(mfn);
     // This CPU leaves the old tables here, before anybody may take them apart.
     run.context.hw.pv_mut().set_kernel_base(mfn);
@@ -40,6 +43,7 @@ pub(super) fn set_user(session: &mut Session<'_>, run: &mut Running, mfn: Mfn) -
     }
     if let Some(new) = new {
         session.mmu().get_base(new)?;
+        show_m2p(session, new, false);
     }
     let old = core::mem::replace(&mut session.vcpus[at].user, new);
     run.context.hw.pv_mut().set_user_base(new);
@@ -47,6 +51,14 @@ pub(super) fn set_user(session: &mut Session<'_>, run: &mut Running, mfn: Mfn) -
         session.mmu().put_base(old);
     }
     Ok(())
+}
+
+/// With `VMASST_TYPE_m2p_strict` only the kernel's tables have the machine-to-phys table.
+#[inline]
+fn show_m2p(session: &Session<'_>, l4: Mfn, is_shown: bool) {
+    if session.tables.domain.assists(VMASST_TYPE_M2P_STRICT) {
+        l4::show_m2p(l4, is_shown);
+    }
 }
 
 /// Takes what a virtual CPU needs that does not run yet: the table of level 4 of its kernel, and perhaps of user mode. Its
