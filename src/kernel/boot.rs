@@ -3,12 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use machine::cpu::features;
 use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Options};
 use model::config::modules::{self, Dom0};
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
+use model::policy::isolation::needs_isolation;
 use model::{config, emul};
 use sync::place::Root;
 use sync::{Cx, Once};
@@ -71,6 +73,7 @@ pub fn run() -> ! {
         Ok(hw::Vendor::Svm) => log::info!("virtualization by AMD-V and nested paging"),
         Err(missing) => log::warn!("no PVH domains: the machine has no {}; {}", missing.feature, missing.advice),
     }
+    prepare_isolation();
     hw::enable_this_cpu();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
     let mut cx = Cx::root();
@@ -78,6 +81,27 @@ pub fn run() -> ! {
     start_domains(&mut cx);
     console::focus_first(&mut cx);
     run::main_loop()
+}
+
+/// Whether a PV domain runs isolated from the hypervisor's address space.
+pub fn isolates(is_initial: bool) -> bool {
+    let xpti = options().xpti;
+    let asked = if is_initial { xpti.dom0 } else { xpti.domu };
+    asked.unwrap_or_else(|| needs_isolation(features::leaf, features::arch_capabilities))
+}
+
+/// Says and prepares what [`isolates`] decides.
+fn prepare_isolation() {
+    let [initial, others] = [true, false].map(isolates);
+    if !initial && !others {
+        features::use_global_pages();
+    }
+    let word = |is_isolated| if is_isolated { "on" } else { "off" };
+    log::info!(
+        "page-table isolation of PV domains: {} for the initial one, {} for others",
+        word(initial),
+        word(others)
+    );
 }
 
 /// Builds what the boot modules ask for. What is wrong is said, and the rest starts.

@@ -1,5 +1,8 @@
 //! What the running processor offers, and turning on what protects the hypervisor.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use model::policy::isolation::ARCH_CAPABILITIES;
 use raw_cpuid::{CpuId, CpuIdReaderNative};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
@@ -50,12 +53,27 @@ pub fn has_rdtscp() -> bool {
     leaf(0x8000_0000, 0)[0] >= 0x8000_0001 && leaf(0x8000_0001, 0)[3] & 1 << 27 != 0
 }
 
-/// Sets this CPU's control registers: write protection, NX, global pages, SMEP and SMAP where there are any, XSAVE, and the
+/// IA32_ARCH_CAPABILITIES, where the processor has it.
+pub fn arch_capabilities() -> Option<u64> {
+    super::msr::read_checked(ARCH_CAPABILITIES)
+}
+
+/// Whether the hypervisor's pages are global.
+static HAS_GLOBAL_PAGES: AtomicBool = AtomicBool::new(false);
+
+/// Lets the hypervisor's translations outlive changes of CR3, on this CPU and those that start later: where no guest is
+/// isolated from them.
+pub fn use_global_pages() {
+    HAS_GLOBAL_PAGES.store(true, Ordering::Relaxed);
+    // SAFETY: global entries are the hypervisor's own, the same in every address space.
+    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::PAGE_GLOBAL)) };
+}
+
+/// Sets this CPU's control registers: write protection, NX, global pages where they are used, SMEP and SMAP where there are any, XSAVE, and the
 /// memory types that PV guests expect.
 pub fn protect() {
     let extended = extended();
     let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
-        | Cr4Flags::PAGE_GLOBAL
         | Cr4Flags::MACHINE_CHECK_EXCEPTION
         | Cr4Flags::OSFXSR
         | Cr4Flags::OSXMMEXCPT_ENABLE;
@@ -64,6 +82,9 @@ pub fn protect() {
     }
     if extended & 1 << 20 != 0 {
         cr4 |= Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION;
+    }
+    if HAS_GLOBAL_PAGES.load(Ordering::Relaxed) {
+        cr4 |= Cr4Flags::PAGE_GLOBAL;
     }
     if has_xsave() {
         cr4 |= Cr4Flags::OSXSAVE;

@@ -50,3 +50,28 @@ pub fn read_checked(msr: u32) -> Option<u64> {
     }
     (missing == 0).then_some(u64::from(high) << 32 | u64::from(low))
 }
+
+/// Writes an MSR that the processor may not have, or not take the value for; `false` if so.
+///
+/// # Safety
+/// What the register changes, if it is there, keeps the hypervisor's own memory and control flow as they are.
+pub unsafe fn write_checked(msr: u32, value: u64) -> bool {
+    let failed: u32;
+    // SAFETY: a fault goes on at the second label, by the exception table; the caller vouches for the rest.
+    unsafe {
+        asm!(
+            "2: wrmsr",
+            "xor {failed:e}, {failed:e}",
+            "3:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            failed = inout(reg) 1u32 => failed,
+            in("ecx") msr,
+            in("eax") value as u32,
+            in("edx") (value >> 32) as u32,
+            options(nostack)
+        );
+    }
+    failed == 0
+}

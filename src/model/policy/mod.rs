@@ -7,6 +7,7 @@
 pub mod control;
 pub mod cpuid;
 pub mod features;
+pub mod isolation;
 pub mod msr;
 mod msr_pv;
 mod topology;

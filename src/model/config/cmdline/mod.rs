@@ -43,6 +43,8 @@ pub struct Options {
     pub dom0_mem: Dom0Mem,
     /// `dom0_max_vcpus=`: the least and most virtual CPUs of the initial domain.
     pub dom0_max_vcpus: Option<(u32, u32)>,
+    /// `xpti=`: whether PV guests run isolated from the hypervisor's address space.
+    pub xpti: Xpti,
     /// What had no effect, in the order of the line.
     pub warnings: Vec<Warning>,
 }
@@ -100,6 +102,15 @@ pub struct Dom0Mem {
     pub max: Option<Amount>,
 }
 
+/// Whether PV guests run isolated from the hypervisor's address space; `None` where the processor decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Xpti {
+    /// The initial domain.
+    pub dom0: Option<bool>,
+    /// The others.
+    pub domu: Option<bool>,
+}
+
 /// A word of the command line that had no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
@@ -142,6 +153,7 @@ impl Default for Options {
             dom0: Dom0 { pvh: false, verbose: false },
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: None,
+            xpti: Xpti::default(),
             warnings: Vec::new(),
         }
     }

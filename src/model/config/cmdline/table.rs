@@ -1,7 +1,7 @@
 //! Every option with what it does.
 
 use super::value::{Amount, boolean, number, size};
-use super::{Console, Level, Levels, Options, Uart};
+use super::{Console, Level, Levels, Options, Uart, Xpti};
 
 /// Why a word had no effect.
 pub enum Refusal {
@@ -21,12 +21,14 @@ enum Kind {
     Flag(fn(&mut Options, bool)),
     /// `name=` with a value, which the text describes.
     Value(Set, &'static str),
+    /// `name` or `no-name`, which stand for `on` and `off`, or `name=` with a value.
+    FlagOrValue(Set, &'static str),
     /// Anything, without effect and without a word: boot scripts add these.
     Silent,
     /// Anything, without effect.
     NotBuilt,
 }
-use Kind::{Flag, NotBuilt, Silent, Value};
+use Kind::{Flag, FlagOrValue, NotBuilt, Silent, Value};
 
 const SIZE: &str = "must be a size, as in 512M";
 const LEVELS: &str = "must be none, error, warning, info, debug or all; or two of them with / between";
@@ -56,7 +58,7 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("ucode", Silent),
     ("vga", NotBuilt),
     ("watchdog", NotBuilt),
-    ("xpti", NotBuilt),
+    ("xpti", FlagOrValue(xpti, "must be a boolean, or a list of default, dom0 and domu with booleans")),
 ];
 
 /// Does what `word` asks for.
@@ -74,11 +76,14 @@ pub fn apply(options: &mut Options, word: &str) -> Result<(), Refusal> {
             }
             None => Err(Refusal::Expected("must be a boolean: on or off")),
         },
-        Value(set, expected) => {
+        Value(set, expected) | FlagOrValue(set, expected) => {
             // A list that is wrong in its middle changes nothing.
             let mut changed = options.clone();
-            let value = value.filter(|_| !negated).ok_or(Refusal::Expected(expected))?;
-            set(&mut changed, value).ok_or(Refusal::Expected(expected))?;
+            let value = match value {
+                None if matches!(kind, FlagOrValue(..)) => Some(if negated { "off" } else { "on" }),
+                value => value.filter(|_| !negated),
+            };
+            set(&mut changed, value.ok_or(Refusal::Expected(expected))?).ok_or(Refusal::Expected(expected))?;
             *options = changed;
             Ok(())
         }
@@ -121,6 +126,22 @@ fn levels(text: &str) -> Option<Levels> {
 
 fn maxcpus(options: &mut Options, text: &str) -> Option<()> {
     options.maxcpus = Some(u32::try_from(number(text)?).ok().filter(|&count| count > 0)?);
+    Some(())
+}
+
+/// `on`, `off`, `default`, `dom0=on`, `domu=off` and so on.
+fn xpti(options: &mut Options, text: &str) -> Option<()> {
+    for word in text.split(',') {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        let (name, negated) = name.strip_prefix("no-").map_or((name, false), |name| (name, true));
+        let on = value.map_or(Some(true), boolean).map(|on| on != negated);
+        options.xpti = match (name, value) {
+            ("dom0", _) => Xpti { dom0: Some(on?), ..options.xpti },
+            ("domu", _) => Xpti { domu: Some(on?), ..options.xpti },
+            ("default", None) if !negated => Xpti::default(),
+            _ => Xpti { dom0: Some(boolean(word)?), domu: Some(boolean(word)?) },
+        };
+    }
     Some(())
 }
 

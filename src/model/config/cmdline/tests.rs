@@ -88,19 +88,36 @@ fn the_initial_domains_kind_and_virtual_cpus() {
 }
 
 #[test]
+fn isolation_is_chosen_for_the_initial_domain_and_the_others() {
+    let xpti = |dom0, domu| Xpti { dom0, domu };
+    assert_eq!(parse("").xpti, xpti(None, None));
+    for (text, both) in [("xpti", true), ("no-xpti", false), ("xpti=1", true), ("xpti=false", false)] {
+        assert_eq!(parse(text).xpti, xpti(Some(both), Some(both)), "{text}");
+    }
+    assert_eq!(parse("xpti=dom0=off").xpti, xpti(Some(false), None));
+    assert_eq!(parse("xpti=domu").xpti, xpti(None, Some(true)));
+    assert_eq!(parse("xpti=dom0=1,no-domu").xpti, xpti(Some(true), Some(false)));
+    assert_eq!(parse("xpti=off xpti=default").xpti, xpti(None, None));
+    for bad in ["xpti=maybe", "no-xpti=on", "xpti=dom0=perhaps", "xpti=default=1", "xpti="] {
+        assert_eq!(Options::parse(bad).warnings.len(), 1, "{bad}");
+        assert_eq!(Options::parse(bad).xpti, xpti(None, None), "{bad}");
+    }
+}
+
+#[test]
 fn what_boot_scripts_add_is_taken_without_a_word() {
     parse("placeholder no-real-mode edd=off ucode=scan dom0-iommu=passthrough");
 }
 
 #[test]
 fn what_is_unknown_or_not_built_is_named_in_order() {
-    let warnings = Options::parse("noreboot frobnicate=1 xpti=off no-such").warnings;
+    let warnings = Options::parse("noreboot frobnicate=1 smt=off no-such").warnings;
     let texts: Vec<_> = warnings.iter().map(Warning::to_string).collect();
     assert_eq!(
         texts,
         [
             "command line: unknown option \"frobnicate=1\"",
-            "command line: \"xpti=off\" is not built yet and has no effect",
+            "command line: \"smt=off\" is not built yet and has no effect",
             "command line: unknown option \"no-such\"",
         ]
     );
