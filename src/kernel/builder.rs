@@ -377,7 +377,7 @@ fn make_vcpu(
         extended: Extended::new().ok_or(NO_MEMORY)?,
         tsc_offset: 0,
         window: Window::None,
-        tlb_epoch: 0,
+        tlb_epoch: Default::default(),
         last_cpu: None,
         is_polling: false,
         last_exit: None,

@@ -11,12 +11,13 @@ use machine::mem::PinnedFrame;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::{Gfn, GuestPhys, GuestVirt, PAGE_SIZE};
 use model::paging::guest::{Access, Fault, Mode, translate};
+use model::pv::is_guests;
 use model::regs::{Cr0, Cr4, Efer};
 use sync::Cx;
 use sync::place::before;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::domain::{Context, Domain};
+use crate::domain::{Context, Domain, flush};
 use crate::run::Running;
 
 /// The part of a page that a copy touches.
@@ -67,8 +68,77 @@ pub fn walk<P: before::P2m>(
     Ok(translate(&mode(domain, context), access, at, |entry, len| guest.word(entry, len))?.gpa)
 }
 
+/// Does something with the guest's memory by its own addresses, as it has them mapped now: a PV guest's page tables are in
+/// use while its virtual CPU runs. Meanwhile this CPU counts as being in the guest, so that no frame becomes a
+/// page table under a translation that lets it be written.
+#[inline]
+pub fn window<R>(run: &Running, f: impl FnOnce() -> R) -> R {
+    flush::entering();
+    let epoch = flush::epoch(&run.domain);
+    if run.context.tlb_epoch.replace(epoch) != epoch {
+        machine::pv::forget_translations();
+    }
+    let result = f();
+    flush::left();
+    result
+}
+
+/// Bytes that a window lasts for.
+const AT_ONCE: usize = 4096;
+
+/// [`copy_in`] for a PV virtual CPU. Nothing of the hole is reached.
+#[inline]
+pub fn copy_in_pv(run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
+    if !is_guests(from, out.len()) {
+        return Err(Errno::EFAULT);
+    }
+    if out.len() > AT_ONCE {
+        return copy_in_long(run, from, out);
+    }
+    let left = window(run, || machine::pv::copy_from(GuestVirt::new(from), out));
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+fn copy_in_long(run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
+    out.chunks_mut(AT_ONCE).zip(0..).try_for_each(|(part, n)| copy_in_pv(run, from + n * AT_ONCE as u64, part))
+}
+
+/// [`copy_out`] for a PV virtual CPU. Nothing of the hole is reached.
+#[inline]
+pub fn copy_out_pv(run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+    if !is_guests(to, bytes.len()) {
+        return Err(Errno::EFAULT);
+    }
+    if bytes.len() > AT_ONCE {
+        return copy_out_long(run, to, bytes);
+    }
+    let left = window(run, || machine::pv::copy_to(GuestVirt::new(to), bytes));
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+fn copy_out_long(run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+    bytes.chunks(AT_ONCE).zip(0..).try_for_each(|(part, n)| copy_out_pv(run, to + n * AT_ONCE as u64, part))
+}
+
 /// Copies from the running virtual CPU's linear address space. As for Xen's hypercall arguments, its kernel's rights count.
+#[inline]
 pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
+    if run.is_pv() {
+        return copy_in_pv(run, from, out);
+    }
+    copy_in_translated(cx, run, from, out)
+}
+
+/// Copies to the running virtual CPU's linear address space.
+#[inline]
+pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+    if run.is_pv() {
+        return copy_out_pv(run, to, bytes);
+    }
+    copy_out_translated(cx, run, to, bytes)
+}
+
+fn copy_in_translated<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
     let mode = mode(&run.domain, &run.context);
     let (mut memory, _) = cx.lock(&run.domain.memory);
     let mut guest = memory.guest().ok_or(Errno::EFAULT)?;
@@ -78,8 +148,7 @@ pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &m
     })
 }
 
-/// Copies to the running virtual CPU's linear address space.
-pub fn copy_out<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
+fn copy_out_translated<P: before::P2m>(cx: &mut Cx<P>, run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
     let mode = mode(&run.domain, &run.context);
     let (mut memory, _) = cx.lock(&run.domain.memory);
     let mut guest = memory.guest().ok_or(Errno::EFAULT)?;

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+mod blocking;
 pub mod boot;
 mod builder;
 mod console;
@@ -14,5 +15,7 @@ mod hvm;
 mod hypercall;
 mod pv;
 mod run;
+mod runstate;
 mod sched;
 mod time;
+mod updown;

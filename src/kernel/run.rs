@@ -13,9 +13,9 @@ use sync::Cx;
 use sync::place::Root;
 
 use crate::domain::{Context, Domain, Vcpu, flush, life};
-use crate::hvm::{self, events, runstate};
+use crate::hvm;
 use crate::sched::VcpuRef;
-use crate::{console, pv, sched, time};
+use crate::{blocking, console, pv, runstate, sched, time};
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,12 @@ impl Running {
     #[inline]
     pub fn vcpu(&self) -> &Vcpu {
         &self.domain.vcpus[self.id.0 as usize]
+    }
+
+    /// Whether it is a PV virtual CPU.
+    #[inline]
+    pub fn is_pv(&self) -> bool {
+        self.domain.pv.is_some()
     }
 }
 
@@ -96,7 +102,7 @@ pub fn main_loop() -> ! {
 fn serve(cx: &mut Cx<'_, Root>, what: u32) {
     if what & pending::TIMER != 0 {
         while let Some((key, kind)) = time::pop_due(cx) {
-            events::timer(cx, key, kind);
+            blocking::timer(cx, key, kind);
         }
         console::poll(cx);
     }
@@ -109,16 +115,16 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
 #[inline]
 fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if core::mem::take(&mut run.context.is_polling) {
-        events::end_poll(cx, run);
+        blocking::end_poll(cx, run);
     }
-    if events::prepare(cx, run) == Next::Schedule {
+    let next = if run.is_pv() { pv::events::prepare(cx, run) } else { hvm::events::prepare(cx, run) };
+    if next == Next::Schedule {
         return Next::Schedule;
     }
     flush::entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
-    if epoch != run.context.tlb_epoch {
-        run.context.tlb_epoch = epoch;
+    if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
     let context = &mut *run.context;

@@ -149,6 +149,11 @@ pub fn running_on<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<CpuId
     policy(cx, |policy| policy.running_on(key))
 }
 
+/// Which CPU runs it or still holds its registers, and so may use its memory on its behalf.
+pub fn held_by<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<CpuId> {
+    policy(cx, |policy| policy.held_by(key))
+}
+
 /// Its time account.
 pub fn runstate<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<Runstate> {
     policy(cx, |policy| policy.runstate(key).cloned())

@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files of this crate with constants that the document lists.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
+    "callback.rs",
     "event_channel.rs",
     "grant_table.rs",
     "hvm_op.rs",
@@ -22,7 +23,8 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// Beginnings of the names that the document lists.
-const PREFIXES: [&str; 13] = [
+const PREFIXES: [&str; 14] = [
+    "CALLBACKOP_",
     "CONSOLEIO_",
     "EVTCHNOP_",
     "GNTTABOP_",
@@ -112,14 +114,22 @@ fn kernel_table() -> BTreeSet<(u64, String)> {
 /// The words of all files that handle hypercalls.
 fn words_of_handlers() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
-    for folder in ["hypercall", "pv", "pv/mmu", "pv/memory"] {
-        let folder = fs::read_dir(root().join("src/kernel").join(folder)).expect("the kernel's hypercalls are there");
-        for path in folder.map(|file| file.expect("a folder can be read").path()).filter(|path| path.is_file()) {
-            let source = fs::read_to_string(path).expect("a source can be read");
-            words.extend(source.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_string));
-        }
+    for folder in ["src/kernel/hypercall", "src/kernel/pv"] {
+        add_words(&root().join(folder), &mut words);
     }
     words
+}
+
+fn add_words(folder: &Path, words: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("the kernel's hypercalls are there") {
+        let path = entry.expect("a folder can be read").path();
+        if path.is_dir() {
+            add_words(&path, words);
+            continue;
+        }
+        let source = fs::read_to_string(path).expect("a source can be read");
+        words.extend(source.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_string));
+    }
 }
 
 #[test]

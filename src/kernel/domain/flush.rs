@@ -89,7 +89,7 @@ fn begin(epoch: &AtomicU64) -> u64 {
 }
 
 fn wait_for_vcpu<P: before::RunQueue>(cx: &mut Cx<P>, vcpu: &Vcpu) {
-    if let Some(cpu) = sched::running_on(cx, vcpu.key) {
+    if let Some(cpu) = sched::held_by(cx, vcpu.key) {
         wait_for(cpu);
     }
 }

@@ -25,6 +25,7 @@ use sync::{Cx, Lock};
 
 use super::{Domain, attention};
 use crate::builder::{Builder, Progress, Source};
+use crate::guest_memory::copy_in_pv;
 use crate::hvm::emulate;
 use crate::pv::memory::Relinquish;
 use crate::run::Running;
@@ -53,6 +54,30 @@ pub enum Death {
         /// See [`Exit::EntryFailed`].
         info: u64,
     },
+    /// An exception of a PV guest for which its virtual IDT has no handler.
+    NoTrapHandler {
+        /// The vector.
+        vector: u8,
+        /// The error code, or 0.
+        error: u32,
+    },
+    /// A PV guest that has no callback for what happened.
+    NoCallback {
+        /// Which.
+        which: &'static str,
+    },
+    /// A PV guest's kernel stack on which a frame cannot be written.
+    Stack {
+        /// Where the frame was to begin.
+        at: u64,
+    },
+    /// A PV guest's IRET whose frame cannot be read.
+    IretFrame {
+        /// Where it was to begin.
+        at: u64,
+    },
+    /// A PV guest's IRET to user mode, for which it has no page tables.
+    NoUserTables,
     /// An exit that Euxen does not know.
     UnknownExit {
         /// See [`Exit::Unknown`].
@@ -93,6 +118,13 @@ impl fmt::Display for Death {
             Self::EntryFailed { code, info } => {
                 write!(f, "the processor refused its state (code {code:#x}, {info:#x})")
             }
+            Self::NoTrapHandler { vector, error } => {
+                write!(f, "exception {vector} (error code {error:#x}), for which its trap table has no handler")
+            }
+            Self::NoCallback { which } => write!(f, "it has no {which} callback and needs one"),
+            Self::Stack { at } => write!(f, "a frame cannot be written to its kernel's stack at {at:#x}"),
+            Self::IretFrame { at } => write!(f, "IRET with a frame at {at:#x}, which cannot be read"),
+            Self::NoUserTables => write!(f, "IRET to user mode, which has no page tables"),
             Self::UnknownExit { code, info } => write!(f, "unknown exit (code {code:#x}, {info:#x})"),
         }
     }
@@ -171,6 +203,10 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
         say(format_args!("last exit {exit:?}"));
     }
     say(format_args!("rip {:016x} rflags {:08x} rsp {:016x} cpl {}", r.rip, r.rflags, r.rsp, hw.cpl()));
+    if run.is_pv() {
+        let mode = if hw.pv().is_kernel() { "kernel" } else { "user" };
+        say(format_args!("cs {:04x} ss {:04x}, in {mode} mode", r.cs, r.ss));
+    }
     say(format_args!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", r.rax, r.rbx, r.rcx, r.rdx));
     say(format_args!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", r.rsi, r.rdi, r.rbp, r.r8));
     say(format_args!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", r.r9, r.r10, r.r11, r.r12));
@@ -183,12 +219,26 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
         hw.cr(3),
         hw.cr(4)
     ));
-    let (bytes, count) = emulate::code_bytes(cx, run);
+    let (bytes, count) = if run.is_pv() { pv_code_bytes(run) } else { emulate::code_bytes(cx, run) };
     say(format_args!("code {:02x?}", &bytes[..count]));
     for (number, argument) in run.context.remembered() {
         let name = crate::hypercall::table::find(number).map_or("not built", |entry| entry.name);
         say(format_args!("before that hypercall {number} ({name}), first argument {argument:#x}"));
     }
+}
+
+/// What a PV guest was about to execute, as far as it can be read.
+fn pv_code_bytes(run: &Running) -> ([u8; 15], usize) {
+    let mut bytes = [0; 15];
+    let rip = run.context.regs.rip;
+    let mut count = 0;
+    for (n, byte) in (0..).zip(&mut bytes) {
+        if copy_in_pv(run, rip.wrapping_add(n), core::slice::from_mut(byte)).is_err() {
+            break;
+        }
+        count += 1;
+    }
+    (bytes, count)
 }
 
 /// A bounded step of whatever takes long, if there is any. One CPU at a time does it. Says whether this CPU is to

@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 use core::mem::offset_of;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU8, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::PinnedFrame;
@@ -16,6 +16,8 @@ use sync::Once;
 const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
 const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
 const UPCALL: usize = offset_of!(VcpuInfo, evtchn_upcall_pending);
+const UPCALL_MASK: usize = offset_of!(VcpuInfo, evtchn_upcall_mask);
+const CR2: usize = offset_of!(VcpuInfo, arch);
 const SELECTOR: usize = offset_of!(VcpuInfo, evtchn_pending_sel);
 const TIME: usize = offset_of!(VcpuInfo, time);
 
@@ -43,6 +45,7 @@ impl Shared {
     }
 
     /// Where the `vcpu_info` of a virtual CPU is; `None` if it has none yet.
+    #[inline]
     fn vcpu_info(&self, vcpu: VcpuId) -> Option<(&PinnedFrame, usize)> {
         if let Some((frame, offset)) = self.moved.get(vcpu.0 as usize).and_then(Once::get) {
             return Some((frame, *offset));
@@ -64,13 +67,37 @@ impl Shared {
         cell.set((frame, offset)).is_ok()
     }
 
-    /// Whether the virtual CPU has an upcall to take.
+    /// Whether the virtual CPU has an upcall to take, masked or not.
     #[inline]
     pub fn has_upcall(&self, vcpu: VcpuId) -> bool {
         self.vcpu_info(vcpu).is_some_and(|(frame, at)| frame.byte(at + UPCALL).load(Ordering::Acquire) != 0)
     }
 
-    /// Whether one of these ports is pending (an aid of `SCHEDOP_poll`).
+    /// Whether the virtual CPU has an upcall to take and does not mask upcalls.
+    #[inline]
+    pub fn is_upcall_due(&self, vcpu: VcpuId) -> bool {
+        // The flag in the low byte, the mask in the next.
+        self.vcpu_info(vcpu).is_some_and(|(frame, at)| {
+            let word = frame.word(at + UPCALL).load(Ordering::Acquire) & 0xffff;
+            word.wrapping_sub(1) < 0xff
+        })
+    }
+
+    /// Whether a virtual CPU masks upcalls: `evtchn_upcall_mask`. `None` if it has no `vcpu_info` yet.
+    #[inline]
+    pub fn upcall_mask(&self, vcpu: VcpuId) -> Option<&AtomicU8> {
+        self.vcpu_info(vcpu).map(|(frame, at)| frame.byte(at + UPCALL_MASK))
+    }
+
+    /// Tells a PV virtual CPU where its last page fault was.
+    #[inline]
+    pub fn set_cr2(&self, vcpu: VcpuId, address: u64) {
+        if let Some((frame, at)) = self.vcpu_info(vcpu) {
+            frame.long(at + CR2).store(address, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells a virtual CPU the time, as a function of the TSC.
     pub fn write_time(&self, vcpu: VcpuId, time: &TimeInfo) {
         if let Some((frame, at)) = self.vcpu_info(vcpu) {
             write_time(frame, at + TIME, time);

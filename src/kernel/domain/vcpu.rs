@@ -1,6 +1,7 @@
 //! A virtual CPU: what only its own physical CPU touches, and what others may.
 
 use alloc::boxed::Box;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use machine::cpu::extended::Extended;
@@ -11,6 +12,7 @@ use machine::virt::Window;
 use model::addr::GuestVirt;
 use model::chip::lapic::Lapic;
 use model::ids::{CpuId, VcpuId};
+use model::pv::state::PvState;
 use model::pvh::Registers;
 use model::sched::Key;
 use sync::{Lock, place};
@@ -104,6 +106,8 @@ pub enum Start {
     Registers(Box<StartState>),
     /// In real mode at this page (SDM 3A 9.4.2).
     Startup(u8),
+    /// With this state of a PV virtual CPU.
+    Pv(Box<PvState>),
     /// Not at all: INIT came, and it waits.
     Wait,
 }
@@ -126,7 +130,7 @@ pub struct Context {
     /// The window that was asked for last.
     pub window: Window,
     /// The domain's [`super::Domain::tlb_epoch`] that its translations are of.
-    pub tlb_epoch: u64,
+    pub tlb_epoch: Cell<u64>,
     /// Where it ran last.
     pub last_cpu: Option<CpuId>,
     /// Sleeps in `SCHEDOP_poll`.
@@ -145,6 +149,32 @@ impl Context {
     pub fn remember(&mut self, number: u64, argument: u64) {
         self.hypercalls[self.next_hypercall % REMEMBERED] = (number, argument);
         self.next_hypercall = self.next_hypercall.wrapping_add(1);
+    }
+
+    /// What it has as a PV virtual CPU.
+    ///
+    /// # Panics
+    /// If it is no PV virtual CPU: our own mistake.
+    #[inline]
+    pub fn pv(&mut self) -> &mut PvContext {
+        self.pv.as_mut().expect("a PV virtual CPU")
+    }
+
+    /// Keeps what a debug exception of a PV virtual CPU left in DR6.
+    pub fn note_debug_trap(&mut self) {
+        let dr6 = self.hw.pv().debug_register(6);
+        self.hw.pv_mut().set_debug_register(6, 0);
+        self.pv().debug.raised(dr6);
+    }
+
+    /// Gives the processor the debug registers of a PV virtual CPU.
+    pub fn load_debug(&mut self) {
+        let (addresses, control) = self.pv().debug.hardware();
+        let hw = self.hw.pv_mut();
+        for (n, address) in (0..).zip(addresses) {
+            hw.set_debug_register(n, address);
+        }
+        hw.set_debug_register(7, control);
     }
 
     /// The last hypercalls, the newest first.

@@ -4,17 +4,14 @@ use core::sync::atomic::Ordering;
 
 use machine::exit::Exit;
 use machine::virt::{Virt, Window};
-use model::evtchn::{EvtchnPort, SharedBits};
 use model::regs::{Event, Rflags};
-use model::sched::Key;
 use sync::Cx;
 use sync::place::Root;
 
-use super::{apic, startup};
+use super::apic;
 use crate::domain::attention;
 use crate::run::{Next, Running};
-use crate::time::Kind;
-use crate::{events, sched, time};
+use crate::{blocking, sched, updown};
 
 /// After an exit that only says that something may have changed.
 pub fn look_again(run: &mut Running, exit: Exit) -> Next {
@@ -38,7 +35,7 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         noted = vcpu.attention.swap(0, Ordering::Acquire); // pairs with `Vcpu::note`
     }
     let is_told = noted & attention::START != 0 || !vcpu.is_up.load(Ordering::Relaxed);
-    if noted & attention::SCHEDULE != 0 || (is_told && !startup::apply(cx, run)) {
+    if noted & attention::SCHEDULE != 0 || (is_told && !updown::apply(cx, run)) {
         // What it was told to do, it was told in vain only if it has done it.
         let kept =
             if noted & attention::SCHEDULE != 0 { noted & !attention::SCHEDULE } else { noted & !attention::START };
@@ -115,7 +112,7 @@ fn wait_for(run: &mut Running, window: Window, noted: u32) {
 }
 
 /// Whether something waits for the virtual CPU that ends a HLT.
-fn has_work(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
+pub fn has_work(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
     let noted = run.vcpu().attention.load(Ordering::Acquire);
     has_upcall(run)
         || noted & (attention::NMI | attention::START | attention::SCHEDULE) != 0
@@ -128,11 +125,11 @@ pub fn halt(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     context.hw.skip(&mut context.regs, len);
     let is_for_good = run.context.regs.rflags & Rflags::IF.bits() == 0;
     if is_for_good && run.vcpu().attention.load(Ordering::Acquire) & attention::NMI == 0 {
-        startup::take_down(cx, run);
+        updown::take_down(cx, run);
         return Next::Schedule;
     }
     apic::sync_cr8(cx, run);
-    block(cx, run);
+    blocking::block(cx, run);
     Next::Schedule
 }
 
@@ -142,58 +139,4 @@ pub fn pause(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     context.hw.skip(&mut context.regs, len);
     sched::yield_(cx, run.vcpu().key);
     Next::Schedule
-}
-
-/// Sleeps until there is work.
-pub fn block(cx: &mut Cx<'_, Root>, run: &mut Running) {
-    let key = run.vcpu().key;
-    sched::sleep(cx, key);
-    if has_work(cx, run) {
-        sched::wake(cx, key);
-    }
-}
-
-/// Sleeps in a poll that [`model::evtchn::Channels::poll`] has entered.
-pub fn sleep_polling(cx: &mut Cx<'_, Root>, run: &mut Running, ports: &[EvtchnPort]) {
-    let key = run.vcpu().key;
-    sched::sleep(cx, key);
-    let is_pending = ports.iter().any(|&port| run.domain.shared.is_pending(port));
-    // As in Xen, what cannot be delivered with interrupts off does not end the poll: spinlocks poll like that.
-    let takes_interrupts = run.context.regs.rflags & Rflags::IF.bits() != 0;
-    let told = attention::NMI | attention::START | attention::SCHEDULE;
-    let is_told = run.vcpu().attention.load(Ordering::Acquire) & told != 0;
-    if is_pending || is_told || (takes_interrupts && has_work(cx, run)) {
-        sched::wake(cx, key);
-    }
-}
-
-/// A virtual CPU that slept in a poll goes on.
-pub fn end_poll(cx: &mut Cx<'_, Root>, run: &Running) {
-    cx.lock(&run.domain.channels).0.stop_polling(run.id);
-    let (mut state, mut cx) = cx.lock(&run.vcpu().state);
-    state.poll.stop(&mut cx);
-}
-
-/// The time of a timer has come.
-pub fn timer(cx: &mut Cx<'_, Root>, key: Key, kind: Kind) {
-    let Some(vcpu) = sched::lookup(cx, key) else { return };
-    match kind {
-        Kind::Singleshot => events::timer(cx, &vcpu.domain, vcpu.id),
-        Kind::Periodic => {
-            {
-                let (mut state, mut cx) = cx.lock(&vcpu.vcpu().state);
-                let next = time::now().saturating_add(state.period_ns);
-                if state.period_ns != 0 {
-                    // Without memory for the timer the ticks end, and the guest sees it.
-                    state.periodic.set(&mut cx, next, (key, Kind::Periodic));
-                }
-            }
-            events::timer(cx, &vcpu.domain, vcpu.id);
-        }
-        Kind::Poll => sched::wake(cx, key),
-        Kind::Apic => {
-            let offset = vcpu.vcpu().tsc_offset.load(Ordering::Relaxed);
-            apic::expired(cx, vcpu.vcpu(), offset);
-        }
-    }
 }

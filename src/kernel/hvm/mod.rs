@@ -8,5 +8,4 @@ pub mod events;
 pub mod exit;
 mod io;
 mod msr;
-pub mod runstate;
 pub mod startup;

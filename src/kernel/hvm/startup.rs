@@ -1,25 +1,23 @@
-//! How virtual CPUs start, by INIT and STARTUP or by `VCPUOP_initialise` and `VCPUOP_up`, and how they go down.
+//! The states in which PVH and HVM virtual CPUs start, by INIT and STARTUP or by `VCPUOP_initialise`.
 
 use core::sync::atomic::Ordering;
 
 use abi::errno::Errno;
 use abi::hvm_vcpu::{HvmContext, VCPU_HVM_MODE_32B, VCPU_HVM_MODE_64B, X86_32, X86_64};
-use abi::sched::SHUTDOWN_POWEROFF;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
 use model::policy::control::{ControlPolicy, Controls};
 use model::pvh::Registers;
 use model::regs::{Cr0, Efer, Regs, Segment, SegmentName};
 use sync::Cx;
-use sync::place::{Root, before};
+use sync::place::Root;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::msr::Fault;
-use crate::domain::life::{self, Death};
-use crate::domain::{Domain, Start, Vcpu, attention};
+use crate::domain::{Domain, Start, StartState, Vcpu, attention};
 use crate::guest_memory::write_physical;
 use crate::run::Running;
-use crate::{domain::StartState, sched, time};
+use crate::{sched, updown};
 
 /// The bytes of a hypercall page's entry: `mov eax, number`, VMCALL or VMMCALL, `ret`.
 const ENTRY: usize = 32;
@@ -182,31 +180,8 @@ fn all_segments(cs: Segment, ds: Segment, es: Segment, ss: Segment, tr: Segment)
     ]
 }
 
-/// Carries out what was asked of the virtual CPU. `false` when it has to wait.
-pub fn apply(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
-    let (start, waits) = {
-        let (mut state, _) = cx.lock(&run.vcpu().state);
-        (state.start.take(), state.waits_for_startup)
-    };
-    match start {
-        Some(Start::Registers(state)) => set_registers(run, &state),
-        Some(Start::Startup(page)) => set_registers(run, &real_mode(page)),
-        Some(Start::Wait) | None => {}
-    }
-    let is_up = run.vcpu().is_up.load(Ordering::Acquire);
-    if waits || !is_up {
-        sched::sleep(cx, run.vcpu().key);
-        // It may have been told to start since the look above.
-        if run.vcpu().attention.load(Ordering::Acquire) & attention::START != 0 {
-            sched::wake(cx, run.vcpu().key);
-        }
-        return false;
-    }
-    true
-}
-
 /// The state after STARTUP: real mode at `page:0` (SDM 3A 9.4.2, table 9-1).
-fn real_mode(page: u8) -> StartState {
+pub fn real_mode(page: u8) -> StartState {
     let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
     let code = Segment { selector: u16::from(page) << 8, attributes: 0x9b, limit: 0xffff, base: u64::from(page) << 12 };
     let tr = Segment { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 };
@@ -219,7 +194,7 @@ fn real_mode(page: u8) -> StartState {
 }
 
 /// Puts a start state into the hardware's hands.
-fn set_registers(run: &mut Running, state: &StartState) {
+pub fn set_registers(run: &mut Running, state: &StartState) {
     let context = &mut *run.context;
     let hw = &mut context.hw;
     *context.regs = state.registers.regs;
@@ -270,38 +245,5 @@ pub fn startup(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu, page: u8) {
         state.is_initialised = true;
     }
     vcpu.note(attention::START);
-    bring_up(cx, domain, vcpu.id);
-}
-
-/// A virtual CPU that has its state runs.
-pub fn bring_up(cx: &mut Cx<'_, Root>, domain: &Domain, id: model::ids::VcpuId) {
-    let Some(vcpu) = domain.vcpu(id) else { return };
-    domain.shared.write_time(id, &time::time_info());
-    if !vcpu.is_up.swap(true, Ordering::AcqRel) {
-        domain.nr_up.fetch_add(1, Ordering::AcqRel);
-    }
-    sched::wake(cx, vcpu.key);
-}
-
-/// The running virtual CPU goes down. If it was the last one its domain powers off, as in Xen.
-pub fn take_down(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
-    let vcpu = run.vcpu();
-    if vcpu.is_up.swap(false, Ordering::AcqRel) && run.domain.nr_up.fetch_sub(1, Ordering::AcqRel) == 1 {
-        life::end(cx, run, Death::Asked(SHUTDOWN_POWEROFF));
-        return true;
-    }
-    sched::sleep(cx, vcpu.key);
-    if vcpu.attention.load(Ordering::Acquire) & attention::START != 0 {
-        sched::wake(cx, vcpu.key);
-    }
-    false
-}
-
-/// Another virtual CPU goes down, at its next exit. The caller is up, so it is not the last.
-pub fn take_down_other<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain, vcpu: &Vcpu) {
-    if vcpu.is_up.swap(false, Ordering::AcqRel) {
-        domain.nr_up.fetch_sub(1, Ordering::AcqRel);
-        vcpu.note(attention::START);
-        sched::wake(cx, vcpu.key);
-    }
+    updown::bring_up(cx, domain, vcpu.id);
 }

@@ -1,11 +1,10 @@
-//! `hvm_op` (`xen/include/public/hvm/hvm_op.h`, `params.h`) and `vm_assist`, by a guest for itself.
+//! `hvm_op` (`xen/include/public/hvm/hvm_op.h`, `params.h`), by a guest for itself.
 
 use core::sync::atomic::Ordering;
 
 use abi::errno::Errno;
 use abi::hvm_op::*;
 use abi::hvm_params::*;
-use abi::xen::{VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_RUNSTATE_UPDATE_FLAG};
 use sync::Cx;
 use sync::place::Root;
 
@@ -90,19 +89,5 @@ fn get_param(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     }
     arg.value = cx.lock(&run.domain.params).0[arg.index as usize];
     ptr.write(cx, run, &arg)?;
-    Ok(Outcome::DONE)
-}
-
-/// `vm_assist`: `args[0]` the command, `args[1]` the assist. A translated guest has one.
-pub(super) fn vm_assist(_: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let kind = args[1] & 0xffff_ffff;
-    if kind != u64::from(VMASST_TYPE_RUNSTATE_UPDATE_FLAG) {
-        return Err(Errno::EINVAL);
-    }
-    match command(args) {
-        VMASST_CMD_ENABLE => run.domain.assists.fetch_or(1 << kind, Ordering::Relaxed),
-        VMASST_CMD_DISABLE => run.domain.assists.fetch_and(!(1 << kind), Ordering::Relaxed),
-        _ => return Err(Errno::ENOSYS),
-    };
     Ok(Outcome::DONE)
 }

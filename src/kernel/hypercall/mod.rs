@@ -1,6 +1,7 @@
 //! Hypercalls of PVH and HVM guests: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, result in RAX
 //! (`xen/include/public/arch-x86/xen-x86_64.h`).
 
+mod assist;
 mod console;
 mod evtchn;
 mod grant;
@@ -14,7 +15,7 @@ mod version;
 
 use abi::errno::Errno;
 use machine::virt::{GuestMsr, Virt};
-use model::regs::Efer;
+use model::regs::{Efer, Regs};
 use sync::Cx;
 use sync::place::Root;
 
@@ -32,6 +33,8 @@ pub enum Outcome {
     Reschedule(u64),
     /// A bounded part of it is done: it is to be executed again with these arguments.
     Again(Args),
+    /// With the registers as they are.
+    AsIs,
     /// The virtual CPU does not go on.
     Gone,
 }
@@ -77,10 +80,10 @@ fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
     let (value, next) = match answer {
         Ok(Outcome::Done(value)) => (value, Next::Enter),
         Ok(Outcome::Reschedule(value)) => (value, Next::Schedule),
+        Ok(Outcome::AsIs) => return Next::Enter,
         Ok(Outcome::Gone) => return Next::Schedule,
         Ok(Outcome::Again(args)) => {
-            let regs = &mut context.regs;
-            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+            set_args(&mut context.regs, args);
             return Next::Enter;
         }
         Err(errno) => (errno.to_rax(), Next::Enter),
@@ -88,6 +91,49 @@ fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
     context.regs.rax = value;
     context.hw.skip(&mut context.regs, len);
     next
+}
+
+fn set_args(regs: &mut Regs, args: Args) {
+    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+}
+
+/// SYSCALL by a PV guest's kernel; RIP is behind it.
+#[inline]
+pub fn enter_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    let regs = &run.context.regs;
+    let number = regs.rax;
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    run.context.remember(number, args[0]);
+    let answer = match table::find_pv(number) {
+        Some(handler) => handler(cx, run, &args),
+        None => Err(Errno::ENOSYS),
+    };
+    match answer {
+        Ok(Outcome::Done(value)) => run.context.regs.rax = value,
+        Err(errno) => run.context.regs.rax = errno.to_rax(),
+        Ok(other) => return finish_pv(run, other),
+    }
+    Next::Enter
+}
+
+/// What ends otherwise than by a result alone.
+fn finish_pv(run: &mut Running, outcome: Outcome) -> Next {
+    let regs = &mut run.context.regs;
+    match outcome {
+        Outcome::Done(value) => regs.rax = value,
+        Outcome::Reschedule(value) => {
+            regs.rax = value;
+            return Next::Schedule;
+        }
+        Outcome::Again(args) => {
+            set_args(regs, args);
+            // Back to the SYSCALL, whose two other registers are lost anyway.
+            regs.rip = regs.rip.wrapping_sub(2);
+        }
+        Outcome::AsIs => {}
+        Outcome::Gone => return Next::Schedule,
+    }
+    Next::Enter
 }
 
 /// The first argument of calls whose first argument is a 32-bit command.

@@ -18,12 +18,15 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     let count = args[1] & 0xffff_ffff;
     for index in 0..count.min(STEP) {
         let mut call = calls.at(index).read(cx, run)?;
-        let answer =
-            if call.op == abi::nr::MULTICALL { Err(Errno::EINVAL) } else { dispatch(cx, run, call.op, &call.args) };
+        let answer = if matches!(call.op, abi::nr::MULTICALL | abi::nr::IRET) {
+            Err(Errno::EINVAL)
+        } else {
+            dispatch(cx, run, call.op, &call.args)
+        };
         let (result, reschedule) = match answer {
             Ok(Outcome::Done(value)) => (value, false),
             Ok(Outcome::Reschedule(value)) => (value, true),
-            Ok(Outcome::Gone) => return Ok(Outcome::Gone),
+            Ok(Outcome::Gone | Outcome::AsIs) => return Ok(Outcome::Gone),
             // The call goes on in its own entry, and the multicall from there.
             Ok(Outcome::Again(rest)) => {
                 call.args = rest;

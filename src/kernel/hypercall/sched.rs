@@ -10,10 +10,9 @@ use sync::place::Root;
 use super::{Answer, Args, Outcome, command};
 use crate::domain::{self, life};
 use crate::guest_memory::GuestPtr;
-use crate::hvm::events;
 use crate::run::Running;
 use crate::time::Kind;
-use crate::{sched, time};
+use crate::{blocking, pv, sched, time};
 
 /// Ports that one poll may name.
 const MAX_POLLED: u32 = 128;
@@ -26,7 +25,10 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             Ok(Outcome::Reschedule(0))
         }
         SCHEDOP_BLOCK => {
-            events::block(cx, run);
+            if run.is_pv() {
+                pv::events::unmask(run);
+            }
+            blocking::block(cx, run);
             Ok(Outcome::Reschedule(0))
         }
         SCHEDOP_SHUTDOWN => shutdown(cx, run, args[1]),
@@ -86,6 +88,6 @@ fn poll(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
             return Err(Errno::ENOMEM);
         }
     }
-    events::sleep_polling(cx, run, ports);
+    blocking::sleep_polling(cx, run, ports);
     Ok(Outcome::Reschedule(0))
 }

@@ -14,10 +14,10 @@ use sync::place::Root;
 use super::{Answer, Args, Outcome, command};
 use crate::domain::{Areas, Start, attention};
 use crate::guest_memory::{GuestPtr, pin};
-use crate::hvm::{runstate, startup};
+use crate::hvm::startup;
 use crate::run::Running;
 use crate::time::Kind;
-use crate::{events, sched, time};
+use crate::{events, runstate, sched, time, updown};
 
 /// The shortest period of the periodic timer, in ns, as in Xen: one millisecond.
 const MIN_PERIOD_NS: u64 = 1_000_000;
@@ -81,14 +81,14 @@ fn up(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
         state.waits_for_startup = false;
     }
     vcpu.note(attention::START);
-    startup::bring_up(cx, &run.domain, target);
+    updown::bring_up(cx, &run.domain, target);
     Ok(Outcome::DONE)
 }
 
 fn down(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
     if target == run.id {
         run.context.regs.rax = 0;
-        let gone = startup::take_down(cx, run);
+        let gone = updown::take_down(cx, run);
         return Ok(if gone { Outcome::Gone } else { Outcome::Reschedule(0) });
     }
     if !is_up(run, target) {
@@ -96,7 +96,7 @@ fn down(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
     }
     // Another virtual CPU is told to go; it does so at its next exit.
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
-    startup::take_down_other(cx, &run.domain, vcpu);
+    updown::take_down_other(cx, &run.domain, vcpu);
     Ok(Outcome::DONE)
 }
 

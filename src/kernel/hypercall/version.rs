@@ -3,6 +3,7 @@
 use abi::errno::Errno;
 use abi::features;
 use abi::version::*;
+use abi::xen::VMASST_TYPE_PAE_EXTENDED_CR3;
 use sync::Cx;
 use sync::place::Root;
 use zerocopy::{Immutable, IntoBytes};
@@ -14,11 +15,13 @@ use crate::run::Running;
 /// 4.17, as `XENVER_version` has it.
 const VERSION: u64 = 4 << 16 | 17;
 const EXTRA: &str = ".0-euxen";
-const CAPABILITIES: &str = "hvm-3.0-x86_64 ";
+/// What kinds of domain there are.
+const CAPABILITIES: &str = "xen-3.0-x86_64 ";
+const CAPABILITIES_HVM: &str = "xen-3.0-x86_64 hvm-3.0-x86_64 ";
 const CHANGESET: &str = "unavailable";
 const COMPILER: &str = "rustc";
 
-/// What a PVH guest finds in submap 0.
+/// What a PVH guest finds in submap 0 of the features.
 const FEATURES: u32 = 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
     | 1 << features::XENFEAT_AUTO_TRANSLATED_PHYSMAP
     | 1 << features::XENFEAT_SUPERVISOR_MODE_KERNEL
@@ -28,15 +31,36 @@ const FEATURES: u32 = 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
     | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
     | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
 
+/// What a PV guest finds there.
+const PV_FEATURES: u32 = 1 << features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
+    | 1 << features::XENFEAT_HIGHMEM_ASSIST
+    | 1 << features::XENFEAT_GNTTAB_MAP_AVAIL_BITS
+    | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
+    | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
+
+fn features(run: &Running) -> u32 {
+    let Some(pv) = &run.domain.pv else { return FEATURES };
+    let flag = |condition: bool, bit: u32| if condition { 1 << bit } else { 0 };
+    PV_FEATURES
+        | flag(run.domain.assists(VMASST_TYPE_PAE_EXTENDED_CR3), features::XENFEAT_PAE_PGDIR_ABOVE_4GB)
+        | flag(pv.is_initial, features::XENFEAT_DOM0)
+}
+
 /// `XENVER_*`: `args[0]` the command, `args[1]` the buffer.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     match command(args) {
         XENVER_VERSION => Ok(Outcome::Done(VERSION)),
         XENVER_EXTRAVERSION => give(cx, run, args[1], &text::<16>(EXTRA)),
         XENVER_COMPILE_INFO => give(cx, run, args[1], &compile_info()),
-        XENVER_CAPABILITIES => give(cx, run, args[1], &text::<1024>(CAPABILITIES)),
+        XENVER_CAPABILITIES => {
+            let kinds = if machine::hw::vendor().is_ok() { CAPABILITIES_HVM } else { CAPABILITIES };
+            give(cx, run, args[1], &text::<1024>(kinds))
+        }
         XENVER_CHANGESET => give(cx, run, args[1], &text::<64>(CHANGESET)),
-        XENVER_PLATFORM_PARAMETERS => give(cx, run, args[1], &PlatformParameters { virt_start: 0 }),
+        XENVER_PLATFORM_PARAMETERS => {
+            let virt_start = if run.is_pv() { model::pv::HOLE.start } else { 0 };
+            give(cx, run, args[1], &PlatformParameters { virt_start })
+        }
         XENVER_GET_FEATURES => get_features(cx, run, args[1]),
         XENVER_PAGESIZE => Ok(Outcome::Done(model::addr::PAGE_SIZE)),
         XENVER_GUEST_HANDLE => {
@@ -74,7 +98,7 @@ fn get_features(cx: &mut Cx<'_, Root>, run: &Running, at: u64) -> Answer {
     if asked.submap_idx != 0 {
         return Err(Errno::EINVAL);
     }
-    info.write(cx, run, &FeatureInfo { submap_idx: 0, submap: FEATURES })?;
+    info.write(cx, run, &FeatureInfo { submap_idx: 0, submap: features(run) })?;
     Ok(Outcome::DONE)
 }
 

@@ -5,6 +5,8 @@
 //! | `exit` | from an exit to what is done about it |
 //! | `bounce` | the frames that a guest finds on its stack, IRET, upcalls |
 //! | `calls` | hypercalls about the virtual CPU: traps, callbacks, segments, debug registers |
+//! | `events` | what a virtual CPU is given before it enters the guest |
+//! | `start` | how a virtual CPU starts |
 //! | `mmu` | hypercalls about page tables |
 //! | `memory` | the domain's frames |
 //! | `emulate` | privileged instructions, and stores to page tables |
@@ -15,14 +17,20 @@ pub mod bounce;
 pub mod builder;
 pub mod calls;
 pub mod emulate;
+pub mod events;
 pub mod exit;
 pub mod memory;
 pub mod mmu;
 pub mod platform;
+pub mod start;
 
+use alloc::boxed::Box;
 use core::sync::atomic::AtomicU64;
 
 use machine::pv::Space;
+use model::pv::debug::Debug;
+use model::pv::frame::Handler;
+use model::pv::state::{Callbacks, NO_TRAPS, TrapTable};
 use model::rangeset::RangeSet;
 use sync::{Lock, place};
 
@@ -58,11 +66,57 @@ impl PvDomain {
     }
 }
 
+/// Where a guest keeps which I/O ports its user mode may use (`PHYSDEVOP_set_iobitmap`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IoBitmap {
+    /// Linear address.
+    pub at: u64,
+    /// How many ports it is for.
+    pub ports: u32,
+}
+
 /// What only the physical CPU that runs a PV virtual CPU touches, beside [`machine::pv::Vcpu`].
-#[derive(Default)]
 pub struct PvContext {
+    /// The virtual IDT.
+    pub traps: Box<TrapTable>,
+    /// Where else the kernel is entered.
+    pub callbacks: Callbacks,
     /// The kernel's stack (`stack_switch`): selector and pointer.
     pub kernel_ss: u16,
     /// See `kernel_ss`.
     pub kernel_sp: u64,
+    /// Bits 12 and 13 of RFLAGS as the guest believes them to be.
+    pub iopl: u64,
+    /// See [`IoBitmap`].
+    pub io_bitmap: IoBitmap,
+    /// The debug registers.
+    pub debug: Debug,
+    /// The handler of an NMI runs, until its IRET.
+    pub is_nmi_masked: bool,
+    /// Another NMI came meanwhile.
+    pub is_nmi_pending: bool,
+}
+
+impl PvContext {
+    /// That of a virtual CPU before its start.
+    pub fn new() -> Self {
+        Self {
+            traps: Box::new(NO_TRAPS),
+            callbacks: Callbacks::default(),
+            kernel_ss: 0,
+            kernel_sp: 0,
+            iopl: 0,
+            io_bitmap: IoBitmap::default(),
+            debug: Debug::default(),
+            is_nmi_masked: false,
+            is_nmi_pending: false,
+        }
+    }
+
+    /// The guest's handler of a vector.
+    #[inline]
+    pub fn trap(&self, vector: u8) -> Handler {
+        let trap = &self.traps[usize::from(vector)];
+        Handler { address: trap.address, masks_events: trap.masks_events() }
+    }
 }

@@ -59,6 +59,23 @@ impl Extended {
         write_xcr0(self.xcr0);
     }
 
+    /// Makes x87 and SSE registers those of an FXSAVE image, for the guest whose state is in the processor's registers. All
+    /// others are as after reset.
+    pub fn set_legacy(&mut self, image: &[u8; 512]) {
+        let area = self.area.ptr();
+        // SAFETY: the area is ours and at least as long as the image and a header of 64 bytes. The last bytes of the image,
+        // which the processor does not use in this form (SDM 1 10.5.1), are left out.
+        unsafe {
+            area.copy_from_nonoverlapping(image.as_ptr(), 416);
+            // MXCSR: a reserved bit would fault.
+            let mxcsr = area.add(24).cast::<u32>();
+            mxcsr.write(mxcsr.read() & 0xffbf);
+            // XSTATE_BV: x87 and SSE are in the area; XCOMP_BV: the standard form (SDM 1 13.4.2).
+            area.add(512).cast::<[u64; 8]>().write([3, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        self.restore();
+    }
+
     /// Puts the state into the registers of this CPU.
     pub fn restore(&mut self) {
         let area = self.area.ptr();

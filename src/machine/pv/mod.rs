@@ -21,6 +21,7 @@ mod switch;
 
 pub use copy::{clear, copy_from, copy_to, is_guests, read1, read2, read3, write1, write2, write3};
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
+pub use switch::forget_translations;
 
 use alloc::sync::Arc;
 

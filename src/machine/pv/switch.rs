@@ -99,10 +99,16 @@ impl Vcpu {
     /// [`crate::virt::Virt::flush`]. An isolated guest's own translations go at each entry.
     pub(super) fn forget_translations(&mut self) {
         if self.loaded.is_some() {
-            // SAFETY: the same tables again; no translation of a guest's is global.
-            unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
+            forget_translations();
         }
     }
+}
+
+/// Makes this CPU forget the translations of the guest that it has loaded, at once: for a copy. An isolated guest's own go
+/// at each entry.
+pub fn forget_translations() {
+    // SAFETY: the same tables again; no translation of a guest's is global.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
 }
 
 fn load_cr3(cr3: u64) {

@@ -124,6 +124,9 @@ pub trait Scheduler {
     /// Whether no CPU runs it or holds its registers.
     fn is_off(&self, key: Key) -> bool;
 
+    /// The CPU that runs it or still holds its registers.
+    fn held_by(&self, key: Key) -> Option<CpuId>;
+
     /// What `cpu` was told to run.
     fn current(&self, cpu: CpuId) -> Option<Key>;
 

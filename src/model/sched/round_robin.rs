@@ -234,6 +234,10 @@ impl Scheduler for RoundRobin {
         self.queue.get(key).is_none_or(|entry| entry.held_by.is_none())
     }
 
+    fn held_by(&self, key: Key) -> Option<CpuId> {
+        self.queue.get(key)?.held_by
+    }
+
     fn current(&self, cpu: CpuId) -> Option<Key> {
         self.cpus.get(cpu.0 as usize)?.current
     }

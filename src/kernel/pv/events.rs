@@ -1,0 +1,95 @@
+//! What a PV virtual CPU is given before it enters the guest: NMIs and event-channel upcalls.
+
+use core::sync::atomic::Ordering;
+
+use model::pv::frame::Handler;
+use model::regs::vector;
+use sync::Cx;
+use sync::place::Root;
+
+use super::bounce::{self, Bounce};
+use crate::domain::attention;
+use crate::domain::life::{self, Death};
+use crate::run::{Next, Running};
+use crate::updown;
+
+/// Before each entry: starts and stops, then the most urgent event.
+#[inline]
+pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    let vcpu = run.vcpu();
+    if vcpu.attention.load(Ordering::Relaxed) != 0 || !vcpu.is_up.load(Ordering::Relaxed) {
+        match look(cx, run) {
+            Ok(Next::Enter) => {}
+            Ok(Next::Schedule) => return Next::Schedule,
+            Err(why) => return end(cx, run, why),
+        }
+    }
+    if run.domain.shared.is_upcall_due(run.id)
+        && let Err(why) = upcall(run)
+    {
+        return end(cx, run, why);
+    }
+    Next::Enter
+}
+
+#[cold]
+fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) -> Next {
+    life::end(cx, run, why);
+    Next::Schedule
+}
+
+/// Does what was noted for the virtual CPU.
+#[cold]
+fn look(cx: &mut Cx<'_, Root>, run: &mut Running) -> Result<Next, Death> {
+    let noted = run.vcpu().attention.swap(0, Ordering::Acquire); // pairs with `Vcpu::note`
+    if noted & attention::SCHEDULE != 0 {
+        run.vcpu().note(noted & !attention::SCHEDULE);
+        return Ok(Next::Schedule);
+    }
+    let is_told = noted & attention::START != 0 || !run.vcpu().is_up.load(Ordering::Relaxed);
+    if is_told && !updown::apply(cx, run) {
+        run.vcpu().note(noted & !attention::START);
+        return Ok(Next::Schedule);
+    }
+    if noted & attention::NMI != 0 {
+        nmi(run)?;
+    }
+    Ok(Next::Enter)
+}
+
+/// An NMI. While the handler of the last one runs it waits for the IRET that ends that; without a handler it is lost.
+fn nmi(run: &mut Running) -> Result<(), Death> {
+    let pv = run.context.pv();
+    if pv.is_nmi_masked {
+        pv.is_nmi_pending = true;
+        return Ok(());
+    }
+    let handler = pv.trap(vector::NMI);
+    if handler.address == 0 {
+        return Ok(());
+    }
+    pv.is_nmi_masked = true;
+    bounce::bounce(run, Bounce::to(handler))
+}
+
+/// The upcall of event channels: with further ones masked.
+fn upcall(run: &mut Running) -> Result<(), Death> {
+    let address = run.context.pv().callbacks.event;
+    if address == 0 {
+        return Err(Death::NoCallback { which: "event" });
+    }
+    bounce::bounce(run, Bounce::to(Handler { address, masks_events: true }))
+}
+
+/// Lets upcalls through (`SCHEDOP_block`, HLT).
+pub fn unmask(run: &Running) {
+    if let Some(mask) = run.domain.shared.upcall_mask(run.id) {
+        mask.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Whether something waits for the virtual CPU that ends its sleep.
+pub fn has_work(run: &Running) -> bool {
+    let noted = run.vcpu().attention.load(Ordering::Acquire);
+    run.domain.shared.is_upcall_due(run.id) || noted & (attention::NMI | attention::START | attention::SCHEDULE) != 0
+}
