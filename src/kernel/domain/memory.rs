@@ -102,11 +102,8 @@ impl Memory {
     /// The machine frame of a guest frame that is ordinary memory and may be read, or written too.
     #[inline]
     pub fn ram(&self, gfn: Gfn, for_writing: bool) -> Option<Mfn> {
-        let Some(p2m) = &self.p2m else {
-            // What writes a PV guest's frame needs a reference to it as a writable one: `pv::mmu::pin` takes that.
-            return (!for_writing).then_some(Mfn::new(gfn.raw()));
-        };
-        let entry = p2m.get(&NestedTables, gfn).entry()?;
+        // A PV guest's frames have uses beside references: `pv::mmu` takes both.
+        let entry = self.p2m.as_ref()?.get(&NestedTables, gfn).entry()?;
         (entry.kind.is_ram() && (!for_writing || entry.kind.is_writable())).then_some(entry.mfn)
     }
 

@@ -141,9 +141,13 @@ fn release(mfn: Mfn) {
 
 /// Gives what was taken to the allocator, when no processor knows it any more.
 fn let_go(cx: &mut Cx<'_, Root>, domain: &Domain, taken: &[Mfn]) {
-    let stamps = || taken.iter().filter_map(|&mfn| frames::record(mfn)).map(|frame| frame.type_word().stamp());
     with(cx, domain, false, &Budget::new(), |session| {
-        stamps().for_each(|stamp| session.tables.flush_since(stamp));
+        // They may have been mapped, if only to be read, until a moment ago.
+        let records = || taken.iter().filter_map(|&mfn| frames::record(mfn));
+        let now = session.tables.stamp();
+        records().for_each(|frame| frame.stamp(now));
+        // The first flush does for all.
+        records().for_each(|frame| session.tables.flush_since(frame.type_word().stamp()));
     });
     for &mfn in taken {
         m2p::set(mfn, m2p::INVALID);
