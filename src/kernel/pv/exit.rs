@@ -18,7 +18,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::bounce::{self, Bounce};
-use super::emulate;
+use super::{emulate, mmu};
 use crate::domain::life::{self, Death};
 use crate::hypercall;
 use crate::run::{Next, Running};
@@ -147,6 +147,9 @@ fn descriptor_fault(cx: &mut Cx<'_, Root>, run: &mut Running, error: u32, table:
     let offset = run.context.hw.cr(2) & 0xffff;
     match table {
         Table::Ldt => {
+            if mmu::map_ldt_page(cx, run, offset as usize >> 12) {
+                return Ok(Next::Enter);
+            }
             let at = ldt_base(cx, run).wrapping_add(offset);
             if GuestVirt::new(at).is_canonical() {
                 return give_page_fault(run, at, error);

@@ -87,7 +87,7 @@ pub(super) fn set_ldt(session: &mut Session<'_>, run: &mut Running, base: u64, e
 }
 
 /// Maps anew the running virtual CPU's LDT, by its page tables as they are. A page that is not there, or is no page of
-/// descriptors, is left out: who loads a selector of it faults.
+/// descriptors, is left out: who loads a selector of it faults, and [`map_ldt_page`] looks again.
 pub(super) fn map_ldt(session: &mut Session<'_>, run: &mut Running) {
     let tables = &session.vcpus[run.id.0 as usize];
     if tables.ldt_entries == 0 {
@@ -96,12 +96,29 @@ pub(super) fn map_ldt(session: &mut Session<'_>, run: &mut Running) {
     let (base, entries) = (tables.ldt_base, tables.ldt_entries as usize);
     drop_ldt(session, run);
     for at in 0..entries.div_ceil(PER_PAGE) {
-        let Some(frame) = frame_at(session, run.id, base + at as u64 * 4096) else { continue };
-        if session.mmu().get_descriptor_page(frame).is_ok() {
-            session.vcpus[run.id.0 as usize].ldt[at] = Some(frame);
-            set_page(run, at, Some(frame));
-        }
+        map_page(session, run, base, at);
     }
+}
+
+/// Maps a page of the running virtual CPU's LDT that a selector was loaded from and that was not there. `false` if there
+/// is none, or none of descriptors, and the guest has to know.
+pub fn map_ldt_page(cx: &mut Cx<'_, Root>, run: &Running, at: usize) -> bool {
+    let mapped = with(cx, &run.domain, false, &Budget::new(), |session| {
+        let tables = &session.vcpus[run.id.0 as usize];
+        let (base, entries) = (tables.ldt_base, tables.ldt_entries as usize);
+        at < entries.div_ceil(PER_PAGE) && tables.ldt[at].is_none() && map_page(session, run, base, at)
+    });
+    mapped.unwrap_or(false)
+}
+
+fn map_page(session: &mut Session<'_>, run: &Running, base: u64, at: usize) -> bool {
+    let Some(frame) = frame_at(session, run.id, base + at as u64 * 4096) else { return false };
+    let is_mapped = session.mmu().get_descriptor_page(frame).is_ok();
+    if is_mapped {
+        session.vcpus[run.id.0 as usize].ldt[at] = Some(frame);
+        set_page(run, at, Some(frame));
+    }
+    is_mapped
 }
 
 /// The frame that the kernel of a virtual CPU has at an address.

@@ -24,7 +24,7 @@ mod update;
 mod va;
 
 pub use base::{pin, set_bases};
-pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, set_gdt, update_descriptor};
+pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, map_ldt_page, set_gdt, update_descriptor};
 pub use ext::op as ext_op;
 pub use tables::{Budget, Tables};
 pub use update::update;
