@@ -120,6 +120,22 @@ fn copy_out_long(run: &Running, to: u64, bytes: &[u8]) -> Result<(), Errno> {
     bytes.chunks(AT_ONCE).zip(0..).try_for_each(|(part, n)| copy_out_pv(run, to + n * AT_ONCE as u64, part))
 }
 
+/// Copies at most a page from a PV virtual CPU's linear address space, and says how many bytes are left.
+pub fn copy_in_part(run: &Running, from: u64, out: &mut [u8]) -> usize {
+    if !is_guests(from, out.len()) {
+        return out.len();
+    }
+    window(run, || machine::pv::copy_from(GuestVirt::new(from), out))
+}
+
+/// Copies at most a page to it, and says how many bytes are left.
+pub fn copy_out_part(run: &Running, to: u64, bytes: &[u8]) -> usize {
+    if !is_guests(to, bytes.len()) {
+        return bytes.len();
+    }
+    window(run, || machine::pv::copy_to(GuestVirt::new(to), bytes))
+}
+
 /// Copies from the running virtual CPU's linear address space. As for Xen's hypercall arguments, its kernel's rights count.
 #[inline]
 pub fn copy_in<P: before::P2m>(cx: &mut Cx<P>, run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {

@@ -18,7 +18,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::bounce::{self, Bounce};
-use super::{emulate, mmu};
+use super::{emulate, mmu, store};
 use crate::domain::life::{self, Death};
 use crate::hypercall;
 use crate::run::{Next, Running};
@@ -115,7 +115,7 @@ fn page_fault(cx: &mut Cx<'_, Root>, run: &mut Running, error: u32) -> Result<Ne
             return descriptor_fault(cx, run, error, table);
         }
     } else if is_store_to_tables(run, error)
-        && let Some(next) = emulate::write_fault(cx, run, GuestVirt::new(at))
+        && let Some(next) = store::write_fault(cx, run, GuestVirt::new(at))
     {
         return next;
     }

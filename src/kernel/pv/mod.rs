@@ -9,7 +9,8 @@
 //! | `start` | how a virtual CPU starts |
 //! | `mmu` | hypercalls about page tables |
 //! | `memory` | the domain's frames |
-//! | `emulate` | privileged instructions, and stores to page tables |
+//! | `emulate` | privileged instructions; with `msr`, `ports`, and `operands` for strings of them |
+//! | `store` | stores of a guest's kernel to page tables |
 //! | `builder` | making a PV domain |
 //! | `platform` | what an initial domain may do to the machine |
 
@@ -21,8 +22,12 @@ pub mod events;
 pub mod exit;
 pub mod memory;
 pub mod mmu;
+mod msr;
+mod operands;
 pub mod platform;
+pub mod ports;
 pub mod start;
+pub mod store;
 
 use alloc::boxed::Box;
 use core::sync::atomic::AtomicU64;
@@ -42,6 +47,8 @@ pub struct PvDomain {
     pub is_initial: bool,
     /// Frames of device memory that it may map.
     pub io_memory: RangeSet,
+    /// The machine's ports that it may use.
+    pub ports: ports::Ports,
     /// Its page tables, and which of them its virtual CPUs run on.
     pub mmu: Lock<place::PageType, mmu::State>,
     /// Frames of RAM that it owns. One counts until its last reference is gone.
@@ -59,6 +66,7 @@ impl PvDomain {
             space,
             is_initial,
             io_memory,
+            ports: ports::Ports::new(is_initial),
             mmu: Lock::new(state),
             pages: AtomicU64::new(0),
             flushed_epoch: AtomicU64::new(0),

@@ -1,6 +1,8 @@
 //! How a PV virtual CPU starts: with a state that is plain data.
 
 use machine::virt::{GuestMsr, Virt};
+use model::policy::control::ControlPolicy;
+use model::pv::privileged;
 use model::pv::state::PvState;
 use model::regs::{Cr0, SegmentName};
 use sync::Cx;
@@ -30,9 +32,8 @@ pub fn set(cx: &mut Cx<'_, Root>, run: &mut Running, state: PvState) {
     hw.set_ldt(state.ldt.entries);
     let ts = if state.is_task_switched { Cr0::TS.bits() } else { 0 };
     hw.set_cr(0, hw.cr(0) & !Cr0::TS.bits() | ts);
-    if state.cr4 != 0 {
-        hw.set_cr(4, state.cr4);
-    }
+    let allowed = ControlPolicy::new(&run.domain.cpuid).cr4_allowed();
+    hw.set_cr(4, privileged::write_cr4(state.cr4, allowed));
     let names = [SegmentName::Ds, SegmentName::Es, SegmentName::Fs, SegmentName::Gs];
     // GS and its base are user mode's, as it is not in kernel mode that it can be loaded.
     let mut are_good = true;

@@ -44,6 +44,12 @@ pub fn stop() -> ! {
     }
 }
 
+/// Writes this processor's caches back to memory.
+pub fn write_back_caches() {
+    // SAFETY: memory holds what the caches held.
+    unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
+}
+
 /// Resets the machine: by the keyboard controller, by port 0xCF9, and at last by a triple fault.
 pub fn reset() -> ! {
     use x86_64::instructions::port::Port;

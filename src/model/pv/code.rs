@@ -6,7 +6,7 @@
 use super::is_guests;
 use crate::addr::{GuestVirt, PAGE_SIZE};
 use crate::emul::{self, Bitness, DecodeError, Fault, Instruction, MAX_LEN};
-use crate::regs::Event;
+use crate::regs::{Event, Segment};
 
 /// A guest's code segment, by its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,31 +19,23 @@ pub struct Code {
     limit: u64,
 }
 
-const CODE: u64 = 1 << 43;
-const NOT_SYSTEM: u64 = 1 << 44;
-const PRESENT: u64 = 1 << 47;
-const LONG: u64 = 1 << 53;
-const BIG: u64 = 1 << 54;
-const PAGES: u64 = 1 << 55;
+/// Attributes of a segment: code, and not a system segment (SDM 3A 3.4.5).
+const CODE: u16 = 1 << 3 | 1 << 4;
 
 impl Code {
     /// 64-bit code, which has neither base nor limit.
     pub const LONG: Self = Self { bitness: Bitness::Bits64, base: 0, limit: u64::MAX };
 
-    /// By the descriptor that the selector in CS names (SDM 3A 3.4.5); `None` if that is no code that could run.
-    pub fn from_descriptor(raw: u64) -> Option<Self> {
-        let needed = CODE | NOT_SYSTEM | PRESENT;
-        if raw & needed != needed {
+    /// By the descriptor that the selector in CS names; `None` if that is no code that could run.
+    pub fn of(segment: &Segment) -> Option<Self> {
+        let needed = CODE | Segment::PRESENT;
+        if segment.attributes & needed != needed {
             return None;
         }
-        if raw & LONG != 0 {
+        if segment.is_long() {
             return Some(Self::LONG);
         }
-        let base = (raw >> 16) & 0xff_ffff | (raw >> 56) << 24;
-        let units = raw & 0xffff | (raw >> 32) & 0xf_0000;
-        let limit = if raw & PAGES != 0 { units << 12 | 0xfff } else { units };
-        let bitness = if raw & BIG != 0 { Bitness::Bits32 } else { Bitness::Bits16 };
-        Some(Self { bitness, base, limit })
+        Some(Self { bitness: Bitness::of(*segment, true), base: segment.base, limit: u64::from(segment.limit) })
     }
 
     /// The linear address of the byte at `rip`, and how many bytes of code follow in its page; `None` where there is none.
@@ -171,23 +163,26 @@ mod tests {
         assert_eq!(instruction(&mut copy, &Code::LONG, 0x1ff0).map(|_| ()), Err(Missing::Undefined));
     }
 
+    fn segment(attributes: u16, base: u64, limit: u32) -> Segment {
+        Segment { selector: 0x23, attributes, limit, base }
+    }
+
     #[test]
     fn a_descriptor_says_how_code_is_decoded_and_where_it_ends() {
-        assert_eq!(Code::from_descriptor(0x00af_fb00_0000_ffff), Some(Code::LONG));
-        let flat = Code::from_descriptor(0x00cf_fb00_0000_ffff).expect("code");
+        assert_eq!(Code::of(&segment(0xafb, 0, u32::MAX)), Some(Code::LONG));
+        let flat = Code::of(&segment(0xcfb, 0, u32::MAX)).expect("code");
         assert_eq!((flat.bitness, flat.base, flat.limit), (Bitness::Bits32, 0, 0xffff_ffff));
-        let small = Code::from_descriptor(0x1240_fb34_5678_0010).expect("code");
-        assert_eq!((small.bitness, small.base, small.limit), (Bitness::Bits32, 0x1234_5678, 0x10));
+        let small = Code::of(&segment(0x4fb, 0x1234_5678, 0x10)).expect("code");
         assert_eq!((small.span(0xf), small.span(0x11)), (Some((0x1234_5687, 2)), None));
-        assert_eq!(Code::from_descriptor(0x0000_fb00_0000_ffff).map(|code| code.bitness), Some(Bitness::Bits16));
-        for other in [0, 0x00cf_f300_0000_ffff, 0x00cf_7b00_0000_ffff, 0x0000_8900_0000_0067] {
-            assert_eq!(Code::from_descriptor(other), None, "{other:#x}");
+        assert_eq!(Code::of(&segment(0xfb, 0, 0xffff)).map(|code| code.bitness), Some(Bitness::Bits16));
+        for other in [0, 0xcf3, 0xc7b, 0x89] {
+            assert_eq!(Code::of(&segment(other, 0, u32::MAX)), None, "{other:#x}");
         }
     }
 
     #[test]
     fn addresses_of_32_bit_code_wrap_at_4_gib() {
-        let code = Code::from_descriptor(0xffcf_fbff_fff0_ffff).expect("code");
+        let code = Code::of(&segment(0xcfb, 0xffff_fff0, u32::MAX)).expect("code");
         assert_eq!(code.span(0x20), Some((0x10, 0xff0)));
     }
 }

@@ -62,6 +62,37 @@ pub struct Stored {
     pub is_done: bool,
 }
 
+/// The store that `bytes` begin with, and its length, if it is the common one: MOV of a 64-bit register or of a number to
+/// `[register + displacement]`, which is all of `fault`'s entry. Nothing but RIP changes. [`store`] says the same of it.
+#[inline]
+pub fn plain(bytes: &[u8; 8], regs: &Regs, fault: u64) -> Option<(EntryStore, u8)> {
+    let [rex @ (0x48 | 0x49 | 0x4c | 0x4d), opcode @ (0x89 | 0xc7), modrm, rest @ ..] = *bytes else { return None };
+    let (base, register) = (modrm & 7, (modrm >> 3) & 7 | (rex & 4) << 1);
+    // Base 4 is a byte of its own.
+    let (displacement, used) = match modrm >> 6 {
+        // Base 5 is RIP.
+        0 if base != 5 => (0, 0),
+        1 => (i64::from(rest[0].cast_signed()), 1),
+        2 => (i64::from(i32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]])), 4),
+        _ => return None,
+    };
+    if base == 4 || !fault.is_multiple_of(8) {
+        return None;
+    }
+    let (value, used) = match (opcode, &rest[used..]) {
+        (0x89, _) => (regs.gpr(register), used),
+        (_, &[a, b, c, d, ..]) if register == 0 => {
+            (i64::from(i32::from_le_bytes([a, b, c, d])).cast_unsigned(), used + 4)
+        }
+        _ => return None,
+    };
+    if regs.gpr(base | (rex & 1) << 3).wrapping_add_signed(displacement) != fault {
+        return None;
+    }
+    let index = (fault % PAGE_SIZE / 8) as usize;
+    Some((EntryStore { index, mask: u64::MAX, expected: None, value }, 3 + used as u8))
+}
+
 /// Why there is no store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoStore {

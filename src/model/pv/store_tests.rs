@@ -172,6 +172,35 @@ fn a_source_that_cannot_be_read_is_the_guests_fault() {
     assert_eq!(store(&insn, &hole, AT, &mut Guest { entry: 0 }), Err(NoStore::Fault(fault)));
 }
 
+#[test]
+fn the_front_says_what_the_emulator_says() {
+    let mut known = 0;
+    for rex in 0x40..=0x4f {
+        for opcode in [0x88, 0x89, 0x8b, 0xc7] {
+            for modrm in 0..=255u8 {
+                for displacement in [0u8, 8, 0xf8] {
+                    let bytes = [rex, opcode, modrm, displacement, 0, 0, 0, 0x80];
+                    let mut regs = regs();
+                    (0..16).for_each(|n| *regs.gpr_mut(n) = AT - 8 * u64::from(n % 3) + u64::from(n == 11));
+                    for at in [AT, AT - 8, AT - 16] {
+                        let Some((found, len)) = plain(&bytes, &regs, at) else { continue };
+                        known += 1;
+                        let mut long = [0; 15];
+                        long[..8].copy_from_slice(&bytes);
+                        let insn = decode(&long, Bitness::Bits64, RIP).expect("an instruction");
+                        let general = store(&insn, &regs, at, &mut Guest { entry: 1 });
+                        let after = Regs { rip: RIP + u64::from(len), ..regs };
+                        assert_eq!(general, Ok(Stored { store: found, regs: after, is_done: true }), "{bytes:02x?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(known > 500, "{known}");
+    assert_eq!(plain(&[0x48, 0x89, 0x17, 0, 0, 0, 0, 0], &regs(), AT + 1), None);
+    assert_eq!(plain(&[0x48, 0xc7, 0x87, 0, 0, 0, 0, 0], &regs(), AT), None, "longer than what is there");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 

@@ -34,6 +34,14 @@ pub(super) fn set_kernel(session: &mut Session<'_>, run: &mut Running, mfn: Mfn)
     Ok(())
 }
 
+/// A write of CR3 by the running virtual CPU's kernel. [`Stop::Again`]: the same instruction goes on.
+pub fn new_base(cx: &mut Cx<'_, Root>, run: &mut Running, mfn: Mfn) -> Result<(), Stop> {
+    // The session borrows the domain, and the operation changes what else the CPU has.
+    let domain = run.domain.clone();
+    let answer = with(cx, &domain, false, &Budget::new(), |session| set_kernel(session, run, mfn));
+    answer.unwrap_or(Err(Errno::EINVAL.into()))
+}
+
 /// `MMUEXT_NEW_USER_BASEPTR`: likewise its user mode; frame 0 is none.
 pub(super) fn set_user(session: &mut Session<'_>, run: &mut Running, mfn: Mfn) -> Result<(), Stop> {
     let at = run.id.0 as usize;

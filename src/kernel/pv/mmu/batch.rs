@@ -159,6 +159,6 @@ pub(super) fn other(cx: &mut Cx<'_, Root>, run: &Running, raw: u16) -> Result<Ar
 
 /// Whether the caller may map and manage others' memory.
 #[inline]
-pub(super) fn is_privileged(run: &Running) -> bool {
+pub fn is_privileged(run: &Running) -> bool {
     run.domain.pv.as_ref().is_some_and(|pv| pv.is_initial)
 }

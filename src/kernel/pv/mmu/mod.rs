@@ -23,12 +23,13 @@ mod tables;
 mod update;
 mod va;
 
-pub use base::{pin, set_bases};
+pub use base::{new_base, pin, set_bases};
+pub use batch::is_privileged;
 pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, map_ldt_page, set_gdt, update_descriptor};
 pub use ext::op as ext_op;
 pub use tables::{Budget, Tables};
 pub use update::update;
-pub use va::{emulated_write, update_va_mapping, update_va_mapping_other, walk};
+pub use va::{find, update_va_mapping, update_va_mapping_other};
 
 use alloc::vec::Vec;
 

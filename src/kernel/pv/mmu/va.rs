@@ -8,7 +8,7 @@ use machine::pv;
 use machine::virt::Virt;
 use model::addr::Mfn;
 use model::ids::{DomId, VcpuId};
-use model::pv::mmu::{Stop, Written, entry};
+use model::pv::mmu::{Stop, entry};
 use sync::Cx;
 use sync::place::Root;
 
@@ -35,7 +35,7 @@ pub(super) const fn is_guests(va: u64) -> bool {
 /// The table of level 1, and the entry of it, that maps an address in the page tables below `base`. The lock of the
 /// domain's page tables is held, and `base` is held by a reference.
 #[inline]
-pub(super) fn find(base: Mfn, va: u64) -> Result<(Mfn, usize), NoTable> {
+pub fn find(base: Mfn, va: u64) -> Result<(Mfn, usize), NoTable> {
     if machine::mem::layout::SLOTS.contains(&index(va, 4)) {
         return Err(NoTable(4));
     }
@@ -48,33 +48,6 @@ pub(super) fn find(base: Mfn, va: u64) -> Result<(Mfn, usize), NoTable> {
         table = entry::frame(value);
     }
     Ok((table, index(va, 1)))
-}
-
-/// The table of level 1, and the entry of it, that maps an address in the running virtual CPU's page tables.
-pub fn walk(cx: &mut Cx<'_, Root>, run: &Running, va: u64) -> Result<(Mfn, usize), NoTable> {
-    let is_kernel = run.context.hw.pv().is_kernel();
-    let found = with(cx, &run.domain, false, &Budget::new(), |session| {
-        let tables = &session.vcpus[run.id.0 as usize];
-        let base = if is_kernel { tables.kernel } else { tables.user };
-        find(base.ok_or(NoTable(4))?, va)
-    });
-    found.unwrap_or(Err(NoTable(4)))
-}
-
-/// Does to an entry of level 1 what an instruction of the guest's wanted to, as [`model::pv::mmu::Mmu::emulated_write`].
-pub fn emulated_write(
-    cx: &mut Cx<'_, Root>,
-    run: &Running,
-    table: Mfn,
-    index: usize,
-    old: Option<u64>,
-    new: u64,
-) -> Result<Written, Stop> {
-    let budget = Budget::new();
-    let written = with(cx, &run.domain, is_privileged(run), &budget, |session| {
-        session.mmu().emulated_write(table, index, old, new)
-    });
-    written.unwrap_or(Err(Errno::EINVAL.into()))
 }
 
 /// `update_va_mapping`: writes the entry of level 1 that maps the address `args[0]`, and flushes as `args[2]` says.
