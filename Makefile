@@ -75,6 +75,18 @@ host-test:  ## only the tests that run on the host
 boot-test: test-needs  ## only the boots
 	@$(RUNNER) boot-test $(TESTS)
 
+.PHONY: bed-xen xen-test bench
+bed-xen:
+	@tools/get-xen.sh
+
+xen-test: build/guest bed-xen bed-qemu bed-bochs  ## the guest's own tests on Debian's Xen, which they must agree with
+	@tools/need.sh iso
+	@$(RUNNER) xen-test $(TESTS)
+
+bench: build/euxen build/guest bed-xen bed-bochs  ## what each operation costs, beside Debian's Xen; writes docs/bench
+	@tools/need.sh iso
+	@$(RUNNER) bench $(TESTS)
+
 fmt:  ## format the sources
 	@$(CARGO_FMT)
 	@for each in boot guests; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done

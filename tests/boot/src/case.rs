@@ -25,6 +25,17 @@ pub struct Module {
     pub content: Content,
 }
 
+/// What GRUB starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// The one under test.
+    Euxen,
+    /// Debian's Xen, from a menu that has both: the same options, the same modules.
+    Xen,
+    /// The one under test, from that menu.
+    EuxenBesideXen,
+}
+
 /// One boot and its outcome.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -32,6 +43,8 @@ pub struct Case {
     pub name: String,
     /// Where it runs.
     pub host: Host,
+    /// Which hypervisor.
+    pub hypervisor: Hypervisor,
     /// The hypervisor's command line.
     pub options: String,
     /// In GRUB's order.
@@ -57,6 +70,7 @@ impl Case {
         Case {
             name: name.into(),
             host: Host { bed, firmware: Firmware::Bios, cpus: 1, memory_mib: 512 },
+            hypervisor: Hypervisor::Euxen,
             options: OPTIONS.into(),
             modules: Vec::new(),
             tracks: Vec::new(),
@@ -76,6 +90,12 @@ impl Case {
     /// With so much memory.
     pub fn memory(mut self, mib: u32) -> Case {
         self.host.memory_mib = mib;
+        self
+    }
+
+    /// By this hypervisor.
+    pub fn hypervisor(mut self, hypervisor: Hypervisor) -> Case {
+        self.hypervisor = hypervisor;
         self
     }
 
@@ -115,6 +135,12 @@ impl Case {
     /// Expects lines of a domain in this order.
     pub fn domain_says(self, name: &str, lines: &[&str]) -> Case {
         self.says(Speaker::Domain(name.into()), lines)
+    }
+
+    /// Expects lines of anybody in this order.
+    pub fn anybody_says(mut self, lines: &[&str]) -> Case {
+        self.tracks.push(lines.iter().map(|line| Step::See(None, (*line).into())).collect());
+        self
     }
 
     fn says(mut self, who: Speaker, lines: &[&str]) -> Case {

@@ -1,7 +1,7 @@
 //! Makes the ISO image of a case.
 
 use crate::bed::Firmware;
-use crate::case::{Case, Content, Module};
+use crate::case::{Case, Content, Hypervisor, Module};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ pub fn make(case: &Case, dir: &Path) -> io::Result<PathBuf> {
     let iso = dir.join("boot.iso");
     let mut command = Command::new("tools/iso.sh");
     command.arg(&iso).arg(&menu).arg(format!("euxen={}", hypervisor().display()));
+    if case.hypervisor != Hypervisor::Euxen {
+        command.arg("xen.gz=build/beds/xen.gz");
+    }
     for (number, module) in case.modules.iter().enumerate() {
         command.arg(format!("module{number}={}", file_of(module, number, dir)?.display()));
     }
@@ -34,12 +37,23 @@ pub fn make(case: &Case, dir: &Path) -> io::Result<PathBuf> {
 }
 
 fn grub_menu(case: &Case) -> String {
-    let mut menu = String::from("serial --unit=0 --speed=115200\nterminal_output serial\n");
-    menu += &format!("multiboot2 /boot/euxen {}\n", case.options);
+    let menu = String::from("serial --unit=0 --speed=115200\nterminal_output serial\n");
+    let default = match case.hypervisor {
+        Hypervisor::Euxen => return menu + &entry(case, "euxen") + "boot\n",
+        Hypervisor::EuxenBesideXen => 0,
+        Hypervisor::Xen => 1,
+    };
+    let choice = format!("set default={default}\nset timeout=0\n");
+    let entries = ["euxen", "xen.gz"].map(|name| format!("menuentry \"{name}\" {{\n{}}}\n", entry(case, name)));
+    menu + &choice + &entries.concat()
+}
+
+fn entry(case: &Case, hypervisor: &str) -> String {
+    let mut lines = format!("multiboot2 /boot/{hypervisor} {}\n", case.options);
     for (number, module) in case.modules.iter().enumerate() {
-        menu += &format!("module2 /boot/module{number} {}\n", module.string);
+        lines += &format!("module2 /boot/module{number} {}\n", module.string);
     }
-    menu + "boot\n"
+    lines
 }
 
 fn file_of(module: &Module, number: usize, dir: &Path) -> io::Result<PathBuf> {

@@ -1,10 +1,11 @@
 //! Boots the hypervisor in emulators and checks what its serial port says.
 //!
-//! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `list`: run from the
-//! root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
+//! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `xen-test [WORD…]`, `bench [WORD…]`, `list`:
+//! run from the root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
 
 mod bad;
 mod bed;
+mod bench;
 mod case;
 mod expect;
 mod guests;
@@ -12,11 +13,13 @@ mod host;
 mod image;
 mod linux;
 mod machine;
+mod plot;
 mod report;
 mod run;
 mod table;
 mod terminal;
 mod words;
+mod xen;
 
 use case::Case;
 use report::Count;
@@ -31,12 +34,16 @@ fn main() -> ExitCode {
         Some("test") => tests(true, words),
         Some("boot-test") => tests(false, words),
         Some("test-all") => matrix(words),
+        Some("xen-test") => xen_tests(words),
+        Some("bench") => run_bench(words),
         Some("list") => {
             boots().iter().for_each(|case| println!("{}", case.name));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | list");
+            eprintln!(
+                "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | list"
+            );
             ExitCode::from(2)
         }
     }
@@ -81,6 +88,23 @@ fn spread(cases: Vec<Case>) -> Vec<Case> {
         rounds[number % 37].push(case);
     }
     rounds.into_iter().flatten().collect()
+}
+
+fn xen_tests(words: &[String]) -> ExitCode {
+    let mut count = Count::default();
+    report::run_all(&picked(xen::cases(), words), &mut count, |_| {});
+    exit(&count)
+}
+
+fn run_bench(words: &[String]) -> ExitCode {
+    match bench::run(words) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot write the bench's results: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn exit(count: &Count) -> ExitCode {

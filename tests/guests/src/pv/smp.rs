@@ -122,7 +122,7 @@ pub fn context(vcpu: u32) -> Context {
     let (first, second) = (stack[1].addr() + 4096, stack[3].addr() + 4096);
     let mut context = Context([0; CONTEXT_BYTES]);
     let words = [
-        (offset::FLAGS, 1 << 2 | 1 << 5), // VGCF_in_kernel, VGCF_online
+        (offset::FLAGS, 1 << 2), // VGCF_in_kernel; with VGCF_online Xen would take it for up before VCPUOP_up
         (offset::RDI, vcpu.into()),
         (offset::RIP, pv_ap_start as *const () as u64),
         (offset::CS, traps::KERNEL_CS.into()),

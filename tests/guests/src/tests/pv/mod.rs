@@ -5,8 +5,11 @@ use guest::{check, pv};
 
 pub mod cost;
 pub mod hello;
+pub mod memory;
 pub mod mmu;
+pub mod privileged;
 pub mod traps;
+pub mod vcpu;
 
 /// Runs a test if the guest was started as PV.
 pub fn only(boot: &Boot, test: fn(&Boot)) {

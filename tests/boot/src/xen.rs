@@ -1,0 +1,36 @@
+//! The guest's tests on Debian's unmodified Xen: what they expect is what Xen does.
+
+use crate::bed::Bed;
+use crate::case::{Case, Hypervisor};
+
+/// The guests' image.
+const GUEST: &str = "build/guest";
+
+/// A test, and the virtual CPUs it needs.
+const PV: [(&str, u32); 8] = [
+    ("pv-hello", 1),
+    ("pv-traps", 1),
+    ("pv-mmu", 1),
+    ("pv-priv", 1),
+    ("pv-memory", 1),
+    ("pv-vcpu", 4),
+    ("events", 1),
+    ("hostile", 1),
+];
+
+/// Every test as a PV initial domain; what differs between processors on both vendors' beds.
+pub fn cases() -> Vec<Case> {
+    let mut all: Vec<Case> = PV.iter().map(|(test, vcpus)| case(test, *vcpus, Bed::QemuNoSvm)).collect();
+    all.push(case("pv-traps", 1, Bed::BochsSkylake));
+    all
+}
+
+fn case(test: &str, vcpus: u32, bed: Bed) -> Case {
+    Case::new(format!("xen-{test}-{}", bed.name()), bed)
+        .cpus(vcpus.min(2))
+        .hypervisor(Hypervisor::Xen)
+        .option(&format!("dom0_mem=64M dom0_max_vcpus={vcpus}"))
+        .file(&format!("guest test={test}"), GUEST)
+        .anybody_says(&["GUEST-DONE * passed, 0 failed"])
+        .budget(20, 120)
+}
