@@ -148,7 +148,7 @@ fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, decision: Decisi
 }
 
 fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
-    runstate::update_area(cx, &run);
+    runstate::update_area(cx, &mut run);
     run.context.hw.unload(); // first, as a guest's CR0.TS may be set while it is loaded
     run.context.extended.save();
     let Running { domain, id, context, .. } = run;
@@ -169,7 +169,12 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
         context.last_cpu = Some(here);
     }
     let VcpuRef { domain, id } = vcpu;
-    let run = Running { domain, id, context, rearm: false };
-    runstate::update_area(cx, &run);
+    let mut run = Running { domain, id, context, rearm: false };
+    runstate::update_area(cx, &mut run);
+    if run.is_pv()
+        && let Some(selectors) = run.context.hw.pv_mut().take_lost_selectors()
+    {
+        pv::exit::failsafe(cx, &mut run, selectors);
+    }
     Some(run)
 }

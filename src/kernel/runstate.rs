@@ -36,11 +36,22 @@ fn at_entry(runstate: &Runstate) -> RunstateInfo {
 
 /// Brings the areas of the virtual CPU up to date, after the scheduler has changed its state. What cannot be written
 /// is left, as in Xen: the guest unmapped what it had registered.
-pub fn update_area(cx: &mut Cx<'_, Root>, run: &Running) {
+pub fn update_area(cx: &mut Cx<'_, Root>, run: &mut Running) {
     let areas = cx.lock(&run.vcpu().state).0.areas;
-    if let Some(area) = areas.runstate
-        && let Some(runstate) = sched::runstate(cx, run.vcpu().key)
-    {
+    let Some(area) = areas.runstate else { return };
+    // The address is one of the kernel's, which may not be there in user mode.
+    let is_user = run.is_pv() && !run.context.hw.pv().is_kernel();
+    if is_user {
+        run.context.hw.pv_mut().toggle_mode();
+    }
+    write_runstate_area(cx, run, area);
+    if is_user {
+        run.context.hw.pv_mut().toggle_mode();
+    }
+}
+
+fn write_runstate_area(cx: &mut Cx<'_, Root>, run: &Running, area: GuestVirt) {
+    if let Some(runstate) = sched::runstate(cx, run.vcpu().key) {
         let mut info = at_entry(&runstate);
         let with_flag = run.domain.assists(VMASST_TYPE_RUNSTATE_UPDATE_FLAG);
         let entry_time = area.raw().wrapping_add(offset_of!(RunstateInfo, state_entry_time) as u64);

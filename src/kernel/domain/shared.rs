@@ -67,6 +67,11 @@ impl Shared {
         cell.set((frame, offset)).is_ok()
     }
 
+    /// Whether [`Shared::move_vcpu_info`] has been done for a virtual CPU.
+    pub fn has_moved(&self, vcpu: VcpuId) -> bool {
+        self.moved.get(vcpu.0 as usize).is_some_and(|cell| cell.get().is_some())
+    }
+
     /// Whether the virtual CPU has an upcall to take, masked or not.
     #[inline]
     pub fn has_upcall(&self, vcpu: VcpuId) -> bool {

@@ -1,7 +1,7 @@
 //! Hypercalls of PVH and HVM guests: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, result in RAX
 //! (`xen/include/public/arch-x86/xen-x86_64.h`).
 
-mod assist;
+pub mod assist;
 mod console;
 mod evtchn;
 mod grant;

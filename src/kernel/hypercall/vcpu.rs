@@ -6,8 +6,9 @@ use abi::errno::Errno;
 use abi::hvm_vcpu::HvmContext;
 use abi::vcpu::*;
 use abi::xen::VcpuInfo;
-use model::addr::{Gfn, GuestVirt, PAGE_SIZE};
+use model::addr::{Gfn, GuestVirt, Mfn, PAGE_SIZE};
 use model::ids::VcpuId;
+use model::pv::mmu::Stop;
 use sync::Cx;
 use sync::place::Root;
 
@@ -17,7 +18,7 @@ use crate::guest_memory::{GuestPtr, pin};
 use crate::hvm::startup;
 use crate::run::Running;
 use crate::time::Kind;
-use crate::{events, runstate, sched, time, updown};
+use crate::{events, pv, runstate, sched, time, updown};
 
 /// The shortest period of the periodic timer, in ns, as in Xen: one millisecond.
 const MIN_PERIOD_NS: u64 = 1_000_000;
@@ -30,6 +31,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     let is_self = target == run.id;
     let at = args[2];
     match command(args) {
+        VCPUOP_INITIALISE if run.is_pv() => pv::start::initialise(cx, run, target, args),
         VCPUOP_INITIALISE => initialise(cx, run, target, at),
         VCPUOP_UP => up(cx, run, target),
         VCPUOP_DOWN => down(cx, run, target),
@@ -37,7 +39,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         VCPUOP_GET_RUNSTATE_INFO => get_runstate(cx, run, target, at),
         VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(cx, run, target, at),
         VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(cx, run, target, at),
-        VCPUOP_REGISTER_VCPU_INFO => register_info(cx, run, target, at),
+        VCPUOP_REGISTER_VCPU_INFO => register_info(cx, run, target, args),
         VCPUOP_SET_PERIODIC_TIMER => set_periodic(cx, run, target, at),
         VCPUOP_STOP_PERIODIC_TIMER => stop_periodic(cx, run, target),
         VCPUOP_SET_SINGLESHOT_TIMER if is_self => set_singleshot(cx, run, at),
@@ -48,7 +50,10 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             Ok(Outcome::DONE)
         }
         VCPUOP_SET_SINGLESHOT_TIMER | VCPUOP_STOP_SINGLESHOT_TIMER => Err(Errno::EINVAL),
+        VCPUOP_SEND_NMI if at != 0 => Err(Errno::EINVAL),
         VCPUOP_SEND_NMI => send_nmi(cx, run, target),
+        // For a hardware domain whose virtual CPUs are each bound to a CPU.
+        VCPUOP_GET_PHYSID => Err(Errno::EINVAL),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -127,14 +132,26 @@ fn set_areas(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, change: i
     Ok(Outcome::DONE)
 }
 
-fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
-    let arg = GuestPtr::<RegisterVcpuInfo>::new(at).read(cx, run)?;
+fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args: &Args) -> Answer {
+    let arg = GuestPtr::<RegisterVcpuInfo>::new(args[2]).read(cx, run)?;
     let offset = u64::from(arg.offset);
     if offset % 8 != 0 || offset > PAGE_SIZE - size_of::<VcpuInfo>() as u64 {
         return Err(Errno::EINVAL);
     }
-    let frame = pin(cx, &run.domain, Gfn::new(arg.mfn), true).ok_or(Errno::EINVAL)?;
+    // For itself, or one that is down.
+    if run.domain.shared.has_moved(target) || (target != run.id && is_up(run, target)) {
+        return Err(Errno::EINVAL);
+    }
     let domain = run.domain.clone();
+    let frame = if run.is_pv() {
+        match pv::mmu::pin(cx, &domain, Mfn::new(arg.mfn)) {
+            Ok(frame) => frame,
+            Err(Stop::Refused(errno)) => return Err(errno),
+            Err(Stop::Again) => return Ok(Outcome::Again(*args)),
+        }
+    } else {
+        pin(cx, &domain, Gfn::new(arg.mfn), true).ok_or(Errno::EINVAL)?
+    };
     if !domain.shared.move_vcpu_info(target, frame, arg.offset as usize) {
         return Err(Errno::EINVAL);
     }

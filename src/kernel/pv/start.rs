@@ -1,15 +1,82 @@
 //! How a PV virtual CPU starts: with a state that is plain data.
 
+use alloc::boxed::Box;
+use core::sync::atomic::Ordering;
+
+use abi::errno::Errno;
+use abi::pv_vcpu::VcpuGuestContext;
 use machine::virt::{GuestMsr, Virt};
+use model::ids::VcpuId;
 use model::policy::control::ControlPolicy;
+use model::pv::mmu::Stop;
 use model::pv::privileged;
 use model::pv::state::PvState;
 use model::regs::{Cr0, SegmentName};
 use sync::Cx;
 use sync::place::Root;
+use zerocopy::FromBytes;
 
-use super::{IoBitmap, PvContext, exit};
+use super::{IoBitmap, PvContext, exit, mmu};
+use crate::domain::{Domain, Start, attention};
+use crate::guest_memory::read_bytes;
+use crate::hypercall::{Answer, Args, Outcome, assist};
 use crate::run::Running;
+use crate::updown;
+
+/// Descriptors in a page.
+const PER_PAGE: u64 = 512;
+
+/// `VCPUOP_initialise`: `args[2]` a `vcpu_guest_context`.
+pub fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args: &Args) -> Answer {
+    let domain = run.domain.clone();
+    if domain.shared.upcall_mask(target).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let bytes = read_bytes(cx, run, args[2], size_of::<VcpuGuestContext>())?;
+    let context = VcpuGuestContext::read_from_bytes(&bytes).map_err(|_| Errno::EINVAL)?;
+    let state = Box::new(PvState::from_guest(&context)?);
+    match prepare(cx, &domain, target, state) {
+        Ok(is_online) => {
+            if is_online {
+                domain.vcpu(target).ok_or(Errno::ENOENT)?.note(attention::START);
+                updown::bring_up(cx, &domain, target);
+            }
+            Ok(Outcome::DONE)
+        }
+        Err(Stop::Refused(errno)) => Err(errno),
+        Err(Stop::Again) => Ok(Outcome::Again(*args)),
+    }
+}
+
+/// Takes the references that a start state needs, and has the virtual CPU start with it once it is up. Says whether that is
+/// to be at once.
+pub fn prepare(cx: &mut Cx<'_, Root>, domain: &Domain, target: VcpuId, state: Box<PvState>) -> Result<bool, Stop> {
+    let vcpu = domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    if cx.lock(&vcpu.state).0.is_initialised {
+        return Err(Errno::EEXIST.into());
+    }
+    if target.0 == 0 && state.assists & !assist::OF_PV != 0 || state.gdt_entries > mmu::GDT_PAGES as u64 * PER_PAGE {
+        return Err(Errno::EINVAL.into());
+    }
+    let gdt = &state.gdt_frames[..state.gdt_entries.div_ceil(PER_PAGE) as usize];
+    mmu::load_gdt(cx, domain, target, gdt)?;
+    let taken = mmu::set_bases(cx, domain, target, state.kernel_l4, state.user_l4);
+    if let Err(Stop::Refused(_)) = taken {
+        // Giving up descriptors takes no time that would have to be divided.
+        let _ = mmu::load_gdt(cx, domain, target, &[]);
+    }
+    taken?;
+    mmu::note_ldt(cx, domain, target, state.ldt);
+    if target.0 == 0 {
+        domain.assists.store(state.assists, Ordering::Relaxed);
+    }
+    let is_online = state.is_online;
+    let (mut vcpu, _) = cx.lock(&vcpu.state);
+    vcpu.start = Some(Start::Pv(state));
+    vcpu.waits_for_startup = !is_online;
+    vcpu.is_initialised = true;
+    Ok(is_online)
+}
 
 /// Puts a start state into the hardware's hands. The page tables that it names have their references already.
 pub fn set(cx: &mut Cx<'_, Root>, run: &mut Running, state: PvState) {

@@ -38,6 +38,8 @@ pub(super) struct State {
     cr4: u64,
     /// ES, DS, FS, GS.
     selectors: [u16; 4],
+    /// Some of them could not be loaded when it was loaded last.
+    are_lost: bool,
     fs_base: u64,
     gs_base: u64,
     kernel_gs_base: u64,
@@ -56,6 +58,7 @@ impl State {
             cr2: 0,
             cr4: Cr4::PAE.bits(),
             selectors: [0; 4],
+            are_lost: false,
             fs_base: 0,
             gs_base: 0,
             kernel_gs_base: 0,
@@ -91,11 +94,11 @@ impl Vcpu {
 
     /// Puts all of them into the processor.
     pub(super) fn load_registers(&mut self) {
-        for (name, selector) in
-            [SegmentName::Es, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs].into_iter().zip(self.state.selectors)
-        {
-            load_selector(name, selector);
-        }
+        let names = [SegmentName::Es, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs];
+        self.state.are_lost = !names
+            .into_iter()
+            .zip(self.state.selectors)
+            .fold(true, |are_good, (name, selector)| load_selector(name, selector) && are_good);
         let state = &self.state;
         // SAFETY: every processor of 64 bits has these; the hypervisor uses none, and the addresses are canonical.
         unsafe {
@@ -153,6 +156,12 @@ impl Vcpu {
         };
         self.swap_gs();
         is_good
+    }
+
+    /// DS, ES, FS and GS, if some of them could not be loaded when it was loaded: these are null now. Says so once.
+    pub fn take_lost_selectors(&mut self) -> Option<[u16; 4]> {
+        let [es, ds, fs, gs] = self.state.selectors;
+        core::mem::take(&mut self.state.are_lost).then_some([ds, es, fs, gs])
     }
 
     /// Sets a data segment register, before the guest's first entry or at any time; the null selector if it cannot be

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 use abi::errno::Errno;
 use abi::pv_vcpu::{
-    CpuUserRegs, TrapInfo, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL,
+    CpuUserRegs, TrapInfo, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE,
     VGCF_SYSCALL_DISABLES_EVENTS, VcpuGuestContext,
 };
 
@@ -93,6 +93,8 @@ pub struct PvState {
     pub fpu: Option<Box<[u8; 512]>>,
     /// `VMASST_TYPE_*`; counts for virtual CPU 0 only.
     pub assists: u64,
+    /// It is to run at once.
+    pub is_online: bool,
 }
 
 impl PvState {
@@ -128,6 +130,7 @@ impl PvState {
             gdt_entries: 0,
             fpu: None,
             assists: 0,
+            is_online: false,
         }
     }
 
@@ -181,6 +184,7 @@ impl PvState {
             gdt_entries: c.gdt_ents,
             fpu: (c.flags & VGCF_I387_VALID != 0).then(|| Box::new(c.fpu_ctxt)),
             assists: c.vm_assist,
+            is_online: c.flags & VGCF_ONLINE != 0,
         })
     }
 }

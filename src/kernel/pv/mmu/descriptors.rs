@@ -5,6 +5,7 @@ use machine::virt::Virt;
 use model::addr::{MachineAddr, Mfn};
 use model::ids::VcpuId;
 use model::pv::mmu::{Stop, entry};
+use model::pv::state::Ldt;
 use sync::Cx;
 use sync::place::Root;
 
@@ -97,6 +98,14 @@ pub(super) fn map_ldt(session: &mut Session<'_>, run: &mut Running) {
     drop_ldt(session, run);
     for at in 0..entries.div_ceil(PER_PAGE) {
         map_page(session, run, base, at);
+    }
+}
+
+/// Says where a virtual CPU that does not run yet has its LDT. Its pages are mapped when they are used.
+pub fn note_ldt(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: VcpuId, ldt: Ldt) {
+    let Some(pv) = &domain.pv else { return };
+    if let Some(tables) = cx.lock(&pv.mmu).0.vcpus.get_mut(vcpu.0 as usize) {
+        (tables.ldt_base, tables.ldt_entries) = (ldt.base, ldt.entries);
     }
 }
 

@@ -25,7 +25,7 @@ mod va;
 
 pub use base::{new_base, pin, set_bases};
 pub use batch::is_privileged;
-pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, map_ldt_page, set_gdt, update_descriptor};
+pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, map_ldt_page, note_ldt, set_gdt, update_descriptor};
 pub use ext::op as ext_op;
 pub use tables::{Budget, Tables};
 pub use update::update;
