@@ -14,7 +14,7 @@ use machine::frame::RegsPage;
 use machine::hw::{self, HwVcpu};
 use machine::mem::{PinnedFrame, frames};
 use machine::virt::{Virt, Window};
-use model::addr::{Gfn, GuestPhys};
+use model::addr::{Gfn, GuestPhys, PAGE_SHIFT};
 use model::chip::lapic::{Config as LapicConfig, Lapic};
 use model::config::xl::{DomainConfig, DomainKind};
 use model::evtchn::{Channels, NR_PORTS};
@@ -280,8 +280,14 @@ fn populate(cx: &mut Cx<'_, Root>, domain: &Domain, gfn: Gfn, count: u64) -> Res
 
 /// What this machine's processor, and Euxen, can give to a domain.
 fn offer(config: &DomainConfig) -> Offer {
+    // The width of the highest frame's number.
+    let bits = u64::BITS - frames::count().saturating_sub(1).leading_zeros() + PAGE_SHIFT;
+    let kind = match config.kind {
+        DomainKind::Pvh => policy::Kind::Hvm,
+        DomainKind::Pv => policy::Kind::Pv { address_bits: bits as u8 },
+    };
     Offer {
-        kind: policy::Kind::Hvm,
+        kind,
         nr_vcpus: config.vcpus,
         xcr0: if features::has_xsave() { extended::components() } else { 0 },
         invpcid: true,

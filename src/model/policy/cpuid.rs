@@ -392,7 +392,9 @@ impl<H: Fn(u32, u32) -> Leaf> Builder<'_, H> {
         }
         let host = self.read(0xd, 0);
         let host_xcr0 = u64::from(host[0]) | u64::from(host[3]) << 32;
-        let xcr0 = whole_components(host_xcr0 & self.offer.xcr0 & xstate::KNOWN | xstate::X87 | xstate::SSE);
+        // A PV guest has no protection keys.
+        let known = if self.offer.kind == Kind::Hvm { xstate::KNOWN } else { xstate::KNOWN & !xstate::PKRU };
+        let xcr0 = whole_components(host_xcr0 & self.offer.xcr0 & known | xstate::X87 | xstate::SSE);
         let bits = (2..63).filter(|bit| xcr0 & (1 << bit) != 0);
         let components: Vec<_> = bits.map(|bit| xstate::Component::from_leaf(bit, self.read(0xd, bit))).collect();
         let largest = xstate::standard_size(&components, xcr0);

@@ -321,6 +321,13 @@ fn a_pv_guest_follows_cr4_for_osxsave_alone() {
 }
 
 #[test]
+fn a_pv_guest_has_no_room_for_protection_keys() {
+    let kind = Kind::Pv { address_bits: 40 };
+    let with_keys = CpuidPolicy::new(&intel, &Offer { kind, xcr0: 0x2e7, ..offer(1) }, xen());
+    assert_eq!((with_keys.xcr0(), with_keys.query(0xd, 9, &NOW)), (0xe7, [0; 4]));
+}
+
+#[test]
 fn each_processor_of_a_pv_guest_is_a_package() {
     for host in [intel, amd] {
         let p = pv_policy(host, 4);
