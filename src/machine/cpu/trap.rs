@@ -111,12 +111,6 @@ global_asm!(
     "jz 1f",
     "mov cr3, rax",
     "1: mov rsp, [rsp + {host_rsp}]",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbx",
-    "pop rbp",
     "ret",
     // From the hypervisor: IRET to a guest, or a fault of its own.
     "2: push rax",

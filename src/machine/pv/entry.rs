@@ -1,6 +1,6 @@
 //! The way into a PV guest and back.
 //!
-//! [`enter`] is an ordinary call that returns when the guest leaves. It makes the guest's `Regs` the stack and pops
+//! [`enter`] is a call that returns when the guest leaves, with no register kept but the stack pointer. It makes the guest's `Regs` the stack and pops
 //! all of them, ending in IRET. Whatever brings the guest back pushes them again, there: the processor and the stubs of
 //! `cpu/trap.rs` because the task state says so, SYSCALL and SYSENTER by the stubs here. Then comes the stack pointer
 //! that `enter` left in `Regs`, and its return.
@@ -56,12 +56,6 @@ global_asm!(
     ".endm",
     ".macro return_from_enter",
     "mov rsp, [rsp + {host_rsp}]",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbx",
-    "pop rbp",
     "ret",
     ".endm",
     ".macro begin_syscall cs, vector",
@@ -121,12 +115,6 @@ global_asm!(
     ".balign 64",
     ".globl pv_enter",
     "pv_enter:",
-    "push rbp",
-    "push rbx",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
     "mov [rdi + {host_rsp}], rsp",
     "mov rsp, rsi",
     "pv_enter_on:",
@@ -151,12 +139,6 @@ global_asm!(
     "iretq",
     ".globl pv_enter_isolated",
     "pv_enter_isolated:",
-    "push rbp",
-    "push rbx",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
     "mov [rdi + {host_rsp}], rsp",
     "mov rsp, rsi",
     "mov rax, [rsp + {guest_cr3}]",
@@ -185,22 +167,42 @@ unsafe extern "C" {
     static pv_sysenter: [u8; 0];
 }
 
-unsafe extern "sysv64" {
+macro_rules! enter {
+    ($(#[$doc:meta])* $name:ident, $call:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(super) unsafe fn $name(regs: *mut Regs, frame: u64) {
+            // SAFETY: by the caller; every general register is lost but those that are kept here.
+            unsafe {
+                asm!(
+                    "push rbx",
+                    "push rbp",
+                    $call,
+                    "pop rbp",
+                    "pop rbx",
+                    inout("rdi") regs => _, inout("rsi") frame => _, out("rax") _, out("rcx") _, out("rdx") _,
+                    out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                );
+            }
+        }
+    };
+}
+
+enter!(
     /// Enters the guest whose registers are `regs`, which is also at address `frame`, and returns when it leaves.
     ///
     /// # Safety
     /// A PV virtual CPU's tables are in use on this CPU (`descriptors::use_guest_tables`) and name `frame`; its page
     /// tables are loaded; CS and SS are of ring 3, RFLAGS has IF set and IOPL clear.
-    #[link_name = "pv_enter"]
-    pub(super) fn enter(regs: *mut Regs, frame: u64);
-
+    enter, "call pv_enter"
+);
+enter!(
     /// Likewise, with CR3 changed on the way in and out as the frame says.
     ///
     /// # Safety
     /// As [`enter`]; the hypervisor's CR3 maps what the guest's does, at the same places, and all of the hypervisor.
-    #[link_name = "pv_enter_isolated"]
-    pub(super) fn enter_isolated(regs: *mut Regs, frame: u64);
-}
+    enter_isolated, "call pv_enter_isolated"
+);
 
 const STAR: u32 = 0xc000_0081;
 const LSTAR: u32 = 0xc000_0082;

@@ -55,8 +55,10 @@ pub struct Vcpu {
     /// Where its `Regs` are: in the direct map, and in its part of the hole.
     regs: u64,
     frame: u64,
-    /// `regs` while it is loaded with page tables, else 0.
+    /// `regs` while it can run just so: it is live, and has no breakpoints.
     ready: u64,
+    /// Its registers are in the processor: it is loaded, with page tables.
+    is_live: bool,
     loaded: Option<switch::Host>,
     /// The L4 tables of kernel and user mode.
     bases: [Option<Mfn>; 2],
@@ -76,6 +78,7 @@ impl Vcpu {
             regs: core::ptr::from_ref::<Regs>(regs) as u64,
             frame: space.map_regs(id, regs),
             ready: 0,
+            is_live: false,
             loaded: None,
             bases: [None; 2],
             is_kernel: true,

@@ -49,6 +49,10 @@ pub(super) struct State {
     dr7: u64,
     /// Descriptors in the LDT.
     ldt_entries: u32,
+    /// The processor has TSC_AUX.
+    has_tsc_aux: bool,
+    /// Bits of CR4 that are the guest's on this processor.
+    cr4_may: u64,
 }
 
 impl State {
@@ -67,6 +71,8 @@ impl State {
             dr6: DR6_ONES,
             dr7: DR7_OFF,
             ldt_entries: 0,
+            has_tsc_aux: features::has_rdtscp(),
+            cr4_may: if features::has_fsgsbase() { CR4_GUEST } else { CR4_GUEST & !Cr4::FSGSBASE.bits() },
         }
     }
 
@@ -89,7 +95,12 @@ impl State {
 
 impl Vcpu {
     fn is_loaded(&self) -> bool {
-        self.ready != 0
+        self.is_live
+    }
+
+    /// Keeps `ready` right.
+    pub(super) fn settle(&mut self) {
+        self.ready = if self.is_live && !self.state.is_armed() { self.regs } else { 0 };
     }
 
     /// Puts all of them into the processor.
@@ -106,7 +117,7 @@ impl Vcpu {
             msr::write(GS_BASE, state.gs_base);
             msr::write(KERNEL_GS_BASE, state.kernel_gs_base);
         }
-        if features::has_rdtscp() {
+        if state.has_tsc_aux {
             // SAFETY: the processor has it, and the hypervisor does not use it.
             unsafe { msr::write(TSC_AUX, u64::from(state.tsc_aux)) };
         }
@@ -275,8 +286,7 @@ impl Vcpu {
     /// Makes the processor's CR4 the hypervisor's, with what the guest may add to it.
     fn apply_cr4(&self) {
         let Some(host) = &self.loaded else { return };
-        let may = if features::has_fsgsbase() { CR4_GUEST } else { CR4_GUEST & !Cr4::FSGSBASE.bits() };
-        write_cr4(host.cr4 | self.state.cr4 & may);
+        write_cr4(host.cr4 | self.state.cr4 & self.state.cr4_may);
     }
 
     /// [`crate::virt::Virt::msr`].
@@ -302,7 +312,7 @@ impl Vcpu {
             GuestMsr::KernelGsBase => (KERNEL_GS_BASE, canonical, &mut self.state.kernel_gs_base),
             GuestMsr::TscAux => {
                 self.state.tsc_aux = value as u32;
-                if is_loaded && features::has_rdtscp() {
+                if is_loaded && self.state.has_tsc_aux {
                     // SAFETY: as in `load_registers`.
                     unsafe { msr::write(TSC_AUX, value & 0xffff_ffff) };
                 }
@@ -343,6 +353,7 @@ impl Vcpu {
         if self.is_loaded() && self.state.is_armed() {
             self.load_breakpoints();
         }
+        self.settle();
         true
     }
 
@@ -356,13 +367,11 @@ impl Vcpu {
     }
 
     /// Lets the guest's breakpoints take effect, on the way to it.
-    #[cold]
     pub(super) fn arm(&self) {
         write_dr7(self.state.dr7);
     }
 
     /// Ends their effect.
-    #[cold]
     pub(super) fn disarm(&self) {
         write_dr7(DR7_OFF);
     }

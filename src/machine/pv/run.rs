@@ -21,15 +21,19 @@ impl Vcpu {
     #[inline]
     pub(super) fn run_here(&mut self, regs: &mut Regs) -> Exit {
         if core::ptr::from_mut(regs) as u64 != self.ready {
-            return self.not_ready();
+            return self.run_slowly(regs);
         }
+        self.enter(regs);
+        self.decode(regs)
+    }
+
+    /// The guest runs, and leaves.
+    #[inline(always)]
+    fn enter(&self, regs: &mut Regs) {
         regs.cs |= 3;
         regs.ss |= 3;
         regs.rflags = regs.rflags & RFLAGS_MAY | RFLAGS_MUST;
-        if self.state.is_armed() {
-            self.arm();
-        }
-        // SAFETY: the virtual CPU is loaded with page tables, and these are its registers, or it would not be ready.
+        // SAFETY: the callers have seen that the virtual CPU is live, and that these are its registers.
         unsafe {
             if self.is_isolated {
                 entry::enter_isolated(regs, self.frame);
@@ -37,24 +41,37 @@ impl Vcpu {
                 entry::enter(regs, self.frame);
             }
         }
-        if self.state.is_armed() {
-            self.disarm();
+    }
+
+    /// With breakpoints, or not at all.
+    #[cold]
+    #[inline(never)]
+    fn run_slowly(&mut self, regs: &mut Regs) -> Exit {
+        assert!(self.loaded.is_some(), "the virtual CPU is not loaded");
+        if !self.is_live {
+            return Exit::EntryFailed { code: 0, info: 0 };
         }
+        assert!(
+            core::ptr::from_mut(regs) as u64 == self.regs,
+            "a virtual CPU runs with the registers that it was made with"
+        );
+        self.arm();
+        self.enter(regs);
+        self.disarm();
+        self.decode(regs)
+    }
+
+    /// What the guest left for.
+    #[inline(always)]
+    fn decode(&mut self, regs: &Regs) -> Exit {
         match regs.vector {
             entry::SYSCALL if self.is_kernel => Exit::Hypercall { len: Some(0) },
             entry::SYSCALL => Exit::UserSyscall { is_compat: false },
-            other => self.decode(other, regs.error as u32),
+            other => self.decode_other(other, regs.error as u32),
         }
     }
 
-    #[cold]
-    fn not_ready(&self) -> Exit {
-        assert!(self.loaded.is_some(), "the virtual CPU is not loaded");
-        assert!(self.base().is_none(), "a virtual CPU runs with the registers that it was made with");
-        Exit::EntryFailed { code: 0, info: 0 }
-    }
-
-    fn decode(&mut self, cause: u64, error: u32) -> Exit {
+    fn decode_other(&mut self, cause: u64, error: u32) -> Exit {
         let number = cause as u8;
         match cause {
             entry::SYSCALL_COMPAT => Exit::UserSyscall { is_compat: true },

@@ -51,7 +51,8 @@ impl Vcpu {
         // SAFETY: CR3 has the domain's slot, where the tables are mapped; the page of this CPU's descriptors among them.
         unsafe { descriptors::use_guest_tables(&self.descriptor_tables()) };
         self.load_registers();
-        self.ready = self.regs;
+        self.is_live = true;
+        self.settle();
     }
 
     /// Where its descriptor tables and registers lie.
@@ -64,8 +65,8 @@ impl Vcpu {
     /// [`crate::virt::Virt::unload`].
     pub(super) fn unload_here(&mut self) {
         assert!(self.loaded.is_some(), "the virtual CPU is not loaded");
-        if self.ready != 0 {
-            self.ready = 0;
+        if core::mem::take(&mut self.is_live) {
+            self.settle();
             self.save_registers();
             descriptors::use_own_tables();
         }
@@ -90,7 +91,7 @@ impl Vcpu {
         }
         if self.loaded.is_some() {
             load_cr3(cr3);
-            if self.ready == 0 {
+            if !self.is_live {
                 self.become_ready();
             }
         }
