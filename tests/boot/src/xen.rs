@@ -7,30 +7,41 @@ use crate::case::{Case, Hypervisor};
 const GUEST: &str = "build/guest";
 
 /// A test, and the virtual CPUs it needs.
-const PV: [(&str, u32); 8] = [
+const PV: [(&str, u32); 9] = [
     ("pv-hello", 1),
     ("pv-traps", 1),
     ("pv-mmu", 1),
     ("pv-priv", 1),
     ("pv-memory", 1),
     ("pv-vcpu", 4),
+    ("pv-hostile", 1),
     ("events", 1),
     ("hostile", 1),
 ];
+
+/// Guests that the hypervisor ends.
+const ENDS: [&str; 7] =
+    ["pv-die-trap", "pv-die-stack", "pv-die-hole", "pv-die-iret", "pv-die-user", "pv-die-kernel-stack", "pv-die-base"];
 
 /// Every test as a PV initial domain; what differs between processors on both vendors' beds.
 pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = PV.iter().map(|(test, vcpus)| case(test, *vcpus, Bed::QemuNoSvm)).collect();
     all.push(case("pv-traps", 1, Bed::BochsSkylake));
+    all.extend(
+        ENDS.map(|test| boot(test, 1, Bed::QemuNoSvm).anybody_says(&["Domain 0 * crashed", "Hardware Dom0 crashed"])),
+    );
     all
 }
 
 fn case(test: &str, vcpus: u32, bed: Bed) -> Case {
+    boot(test, vcpus, bed).anybody_says(&["GUEST-DONE * passed, 0 failed"])
+}
+
+fn boot(test: &str, vcpus: u32, bed: Bed) -> Case {
     Case::new(format!("xen-{test}-{}", bed.name()), bed)
         .cpus(vcpus.min(2))
         .hypervisor(Hypervisor::Xen)
         .option(&format!("dom0_mem=64M dom0_max_vcpus={vcpus}"))
         .file(&format!("guest test={test}"), GUEST)
-        .anybody_says(&["GUEST-DONE * passed, 0 failed"])
         .budget(20, 120)
 }

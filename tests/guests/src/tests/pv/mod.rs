@@ -4,7 +4,9 @@ use guest::start::Boot;
 use guest::{check, pv};
 
 pub mod cost;
+pub mod die;
 pub mod hello;
+pub mod hostile;
 pub mod memory;
 pub mod mmu;
 pub mod privileged;
