@@ -237,12 +237,13 @@ impl TypeWord {
         Ok(self.with(self.kind(), 1, VALIDATED))
     }
 
-    /// No entry has references any more: the frame is unused, from epoch `now` on.
-    pub fn undone(self, now: u64) -> Result<Self, TypeRefused> {
+    /// No entry has references any more: the frame is unused. Nobody has reached it since its last use as a table ended,
+    /// and so the stamp is that moment's.
+    pub fn undone(self) -> Result<Self, TypeRefused> {
         if !self.is_partial() || self.count() != 0 {
             return Err(TypeRefused::NotHeld);
         }
-        Ok(self.with(self.kind(), 0, 0).stamped(now))
+        Ok(self.with(self.kind(), 0, 0))
     }
 
     /// Ends a use as `kind` at epoch `now`, which was read after the use had ended.

@@ -123,8 +123,8 @@ impl Frame {
     }
 
     /// [`TypeWord::undone`].
-    pub fn undone(&self, now: u64) -> Result<(), TypeRefused> {
-        self.apply_type(|word| Ok((word.undone(now)?, ())))
+    pub fn undone(&self) -> Result<(), TypeRefused> {
+        self.apply_type(|word| Ok((word.undone()?, ())))
     }
 
     /// [`TypeWord::pin`].

@@ -72,7 +72,7 @@ impl<M: Memory> Mmu<'_, M> {
                 Some(stored) if stored == descriptor => {}
                 Some(stored) => self.memory.write(mfn, index, stored),
                 None => {
-                    let undone = frame.undone(self.memory.stamp());
+                    let undone = frame.undone();
                     debug_assert!(undone.is_ok(), "the page was claimed: {mfn}");
                     return Err(INVALID);
                 }

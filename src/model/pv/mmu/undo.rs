@@ -114,7 +114,7 @@ impl<M: Memory> Mmu<'_, M> {
             }
         }
         self.work.first = frame.next_to_undo();
-        let undone = frame.undone(self.memory.stamp());
+        let undone = frame.undone();
         debug_assert!(undone.is_ok(), "only a partial table is undone: {table}");
         put_page(self.memory, table);
     }

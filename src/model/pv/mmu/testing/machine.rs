@@ -44,6 +44,8 @@ impl<'f> Machine<'f> {
     /// A machine whose frames are the two domains', but for a few that are free.
     pub fn new(frames: &'f [Frame], seed: u64) -> Self {
         for (mfn, frame) in (0..).zip(frames) {
+            // The allocator has had its own use for this.
+            frame.set_progress(7);
             let owner = match mfn {
                 0..18 => PRIVILEGED,
                 18..36 => OTHER,
@@ -145,7 +147,12 @@ impl<'f> Memory for View<'_, 'f> {
         self.machine.contents[at(table)][index] = value;
     }
     fn compare_exchange(&mut self, table: Mfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
+        // A processor may have been quicker.
+        let is_noted = self.machine.random(4) == 0;
         let word = &mut self.machine.contents[at(table)][index];
+        if is_noted && entry::is_present(*word) {
+            *word |= entry::ACCESSED;
+        }
         if *word != old {
             return Err(*word);
         }
@@ -189,6 +196,7 @@ impl<'f> Memory for View<'_, 'f> {
         self.machine.free |= bit;
         // The next owner finds zeros.
         self.machine.contents[at(mfn)] = [0; ENTRIES];
+        self.machine.frames[at(mfn)].set_progress(5);
         self.machine.frames[at(mfn)].scrubbed().expect("a frame that is freed is not in use");
     }
     fn is_work_pending(&self) -> bool {
