@@ -28,8 +28,13 @@ build/euxen: FORCE
 	@$(CARGO) build --release $(BARE)
 	@cmp -s target/x86_64-hv/release/euxen $@ || cp target/x86_64-hv/release/euxen $@
 
-build/initrd: tests/boot/init tools/initramfs.sh
-	@tools/initramfs.sh $@ tests/boot/init
+# A static program for Linux guests, built as our own guest is.
+build/stress: FORCE
+	@cd tests/stress && $(CARGO) build --quiet --release
+	@cmp -s tests/stress/target/x86_64-stress/release/stress $@ || cp tests/stress/target/x86_64-stress/release/stress $@
+
+build/initrd: tests/boot/init tools/initramfs.sh build/stress
+	@tools/initramfs.sh $@ tests/boot/init build/stress
 
 build/beds/vmlinuz-%:
 	@tools/get-kernels.sh $*
@@ -89,19 +94,20 @@ bench: build/euxen build/guest bed-xen bed-bochs  ## what each operation costs, 
 
 fmt:  ## format the sources
 	@$(CARGO_FMT)
-	@for each in boot guests; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
+	@for each in boot guests stress; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
 
 clippy:  ## lint them, with warnings denied
 	@$(CARGO_CLIPPY) --quiet $(HOST_CRATES) --all-targets -- -D warnings
 	@$(CARGO_CLIPPY) --quiet $(BARE) -p machine -p kernel -p euxen -- -D warnings
 	@$(CARGO_CLIPPY) --quiet --manifest-path tests/boot/Cargo.toml --all-targets -- -D warnings
 	@cd tests/guests && $(CARGO_CLIPPY) --quiet -- -D warnings
+	@cd tests/stress && $(CARGO_CLIPPY) --quiet -- -D warnings
 
 fmt-check:
 	@$(CARGO_FMT) --check
-	@set -e; for each in boot guests; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
+	@set -e; for each in boot guests stress; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
 
 clean:  ## remove what was built (the cache folder of downloads stays)
-	rm -rf build target tests/boot/target tests/guests/target
+	rm -rf build target tests/boot/target tests/guests/target tests/stress/target
 
 FORCE:

@@ -207,6 +207,7 @@ pub fn lives() -> Vec<Case> {
         cases.push(consoles(bed));
         cases.push(memory_returns(bed));
     }
+    cases.push(stress(Bed::QemuSvm, 15));
     cases
 }
 
@@ -226,6 +227,15 @@ fn host(text: impl Into<String>) -> Step {
 fn clock(bed: Bed) -> Case {
     let end = Step::SeeAfter(Some(Speaker::Domain("clock".into())), "GUEST-CLOCK end".into(), 9.8, 10.6);
     small("clock", "clock").load(case("clock", bed), "").track(vec![domain("clock", "GUEST-CLOCK begin"), end])
+}
+
+/// Processes that use memory in every way, on four virtual CPUs, for so many seconds.
+fn stress(bed: Bed, seconds: u32) -> Case {
+    let tests = format!("info,stress euxen.seconds={seconds}");
+    let guest = Guest { vcpus: 4, memory_mib: 512, ..small("stress", &tests) };
+    let case = guest.load(case("stress", bed).cpus(2).budget(80, 600), "");
+    case.domain_says("stress", &["STRESS * rounds, 0 failures", "GUEST-OK stress", "GUEST-END"])
+        .host_says(&[&words::ended("stress", words::POWERED_OFF)])
 }
 
 /// A guest that reboots is started again.
