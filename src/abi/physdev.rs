@@ -1,5 +1,7 @@
-//! Physical interrupts and PCI devices: the numbers (`xen/include/public/physdev.h`).
-#![expect(missing_docs, reason = "the constants have the names of the header")]
+//! Physical interrupts and PCI devices (`xen/include/public/physdev.h`).
+#![expect(missing_docs, reason = "the fields and constants have the names of the header")]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 // What a physdev_op does (its first argument).
 pub const PHYSDEVOP_EOI: u32 = 12;
@@ -37,3 +39,64 @@ pub const MAP_PIRQ_TYPE_GSI: u32 = 0x1;
 pub const MAP_PIRQ_TYPE_UNKNOWN: u32 = 0x2;
 pub const MAP_PIRQ_TYPE_MSI_SEG: u32 = 0x3;
 pub const MAP_PIRQ_TYPE_MULTI_MSI: u32 = 0x4;
+
+/// `struct physdev_set_iopl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetIopl {
+    pub iopl: u32,
+}
+layout!(SetIopl: 4 { iopl @ 0 });
+
+/// `struct physdev_set_iobitmap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetIobitmap {
+    /// Guest virtual address.
+    pub bitmap: u64,
+    pub nr_ports: u32,
+    pub pad: u32,
+}
+layout!(SetIobitmap: 16 { bitmap @ 0, nr_ports @ 8 });
+
+/// `struct physdev_apic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Apic {
+    /// The address of an I/O APIC.
+    pub apic_physbase: u64,
+    pub reg: u32,
+    pub value: u32,
+}
+layout!(Apic: 16 { apic_physbase @ 0, reg @ 8, value @ 12 });
+
+/// `struct physdev_manage_pci`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ManagePci {
+    pub bus: u8,
+    pub devfn: u8,
+}
+layout!(ManagePci: 2 { bus @ 0, devfn @ 1 });
+
+/// `struct physdev_pci_mmcfg_reserved`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PciMmcfgReserved {
+    pub address: u64,
+    pub segment: u16,
+    pub start_bus: u8,
+    pub end_bus: u8,
+    pub flags: u32,
+}
+layout!(PciMmcfgReserved: 16 { address @ 0, segment @ 8, start_bus @ 10, end_bus @ 11, flags @ 12 });
+
+/// The part that `struct physdev_pci_device_add` and `struct physdev_pci_device` share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PciDevice {
+    pub seg: u16,
+    pub bus: u8,
+    pub devfn: u8,
+}
+layout!(PciDevice: 4 { seg @ 0, bus @ 2, devfn @ 3 });

@@ -8,12 +8,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Bytes of [`StartInfo::cmd_line`], with its NUL.
 pub const MAX_GUEST_CMDLINE: usize = 1024;
 
-// Selectors that are always in a guest's GDT (`arch-x86/xen-x86_64.h`).
-pub const FLAT_RING3_CS32: u16 = 0xe023;
-pub const FLAT_RING3_CS64: u16 = 0xe033;
-pub const FLAT_RING3_DS32: u16 = 0xe02b;
-pub const FLAT_RING3_SS64: u16 = 0xe02b;
-
 /// `struct start_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

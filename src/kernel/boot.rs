@@ -67,7 +67,8 @@ pub fn run() -> ! {
         crate::pv::mmu::check::enable();
     }
     emul::prepare();
-    time::start();
+    let mut cx = Cx::root();
+    time::start(&mut cx);
     match hw::vendor() {
         Ok(hw::Vendor::Vmx) => log::info!("virtualization by VT-x and EPT"),
         Ok(hw::Vendor::Svm) => log::info!("virtualization by AMD-V and nested paging"),
@@ -121,14 +122,6 @@ fn start_domains(cx: &mut Cx<'_, Root>) {
         Dom0::Unknown => {
             log::warn!("the first module is not started: a configuration that may refer to it has an error")
         }
-        Dom0::Start { .. } if !options().dom0.pvh => {
-            log::error!(
-                "the first module is a kernel for a PV initial domain, which is not built yet: \
-                 add dom0=pvh to Euxen's line, or start domains from xl.cfg modules"
-            );
-            log::error!("stopped");
-            return;
-        }
         Dom0::Start { kernel, ramdisk, cmdline } => {
             let config = dom0_config(cmdline);
             build(cx, Source { config, id: Some(DomId(0)), kernel: bytes[kernel], ramdisk: ramdisk.map(|n| bytes[n]) });
@@ -163,16 +156,13 @@ fn read_config(name: &str, file: &[u8]) -> Option<DomainConfig> {
 
 /// The initial domain's configuration: from the command line, with Xen's defaults where that is silent.
 fn dom0_config(cmdline: String) -> DomainConfig {
-    let free = mem::frames::free_frames() * 4096;
-    let size = options().dom0_mem.size.map(|amount| amount.of(free));
-    // Xen leaves itself a sixteenth, at most 128 MiB; so do we.
-    let bytes = size.unwrap_or(free - (free / 16).min(128 << 20));
+    let (bytes, max_bytes) = options().dom0_mem.of(mem::frames::free_frames() * 4096, start::ram());
     DomainConfig {
         name: String::from("Domain-0"),
         kind: if options().dom0.pvh { DomainKind::Pvh } else { DomainKind::Pv },
         cmdline,
         memory_mib: bytes >> 20,
-        maxmem_mib: bytes >> 20,
+        maxmem_mib: max_bytes >> 20,
         vcpus: dom0_vcpus(),
         maxvcpus: dom0_vcpus(),
         kernel: String::new(),

@@ -1,4 +1,4 @@
-//! Making a PVH domain from a configuration and boot modules, in bounded steps.
+//! Making a domain from a configuration and boot modules, in bounded steps. What only PV has is in [`crate::pv::builder`].
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -31,6 +31,7 @@ use sync::{Cx, Lock};
 use crate::domain::memory::Memory;
 use crate::domain::{self, Context, Domain, Shared, Start, StartState, Vcpu, VcpuState, attention};
 use crate::guest_memory::{pin, write_physical};
+use crate::pv::{self, PvContext, PvDomain};
 use crate::sched::VcpuRef;
 use crate::time::Timer;
 use crate::{console, sched, time};
@@ -79,7 +80,13 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    fn bytes(&self) -> &[u8] {
+    /// What its file says of it.
+    pub fn elf(&self) -> &Elf {
+        &self.elf
+    }
+
+    /// The file.
+    pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             KernelBytes::Module(bytes) => bytes,
             KernelBytes::Unpacked(bytes) => bytes,
@@ -100,7 +107,14 @@ pub struct Builder {
     plan: Option<Plan>,
 }
 
-struct Plan {
+/// How far a domain in the making is.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Plan {
+    Pvh(PvhPlan),
+    Pv(pv::builder::Plan),
+}
+
+struct PvhPlan {
     domain: Arc<Domain>,
     kernel: Arc<Kernel>,
     work: VecDeque<Work>,
@@ -124,25 +138,22 @@ impl Builder {
             self.plan = Some(prepare(cx, &self.source)?);
             return Ok(Progress::More);
         };
-        match plan.work.pop_front() {
-            Some(work) => {
-                if let Some(rest) = perform(cx, plan, &self.source, work)? {
-                    plan.work.push_front(rest);
-                }
-                Ok(Progress::More)
-            }
-            None => {
-                if let Some(plan) = self.plan.take() {
-                    finish(cx, plan)?;
-                }
-                Ok(Progress::Done)
-            }
+        let has_more = match plan {
+            Plan::Pvh(plan) => step_pvh(cx, plan, &self.source)?,
+            Plan::Pv(plan) => plan.step(cx, &self.source)?,
+        };
+        if has_more {
+            return Ok(Progress::More);
         }
+        if let Some(plan) = self.plan.take() {
+            finish(cx, plan)?;
+        }
+        Ok(Progress::Done)
     }
 
     /// Gives up: the domain, if there is one by now, is to give its memory back.
     pub fn abandon(self, cx: &mut Cx<'_, Root>) -> Option<Arc<Domain>> {
-        let domain = self.plan?.domain;
+        let domain = self.plan?.into_domain();
         for vcpu in &domain.vcpus {
             *cx.lock(&vcpu.context).0 = None;
             sched::release(cx, vcpu.key);
@@ -151,12 +162,28 @@ impl Builder {
     }
 }
 
+impl Plan {
+    fn into_domain(self) -> Arc<Domain> {
+        match self {
+            Self::Pvh(plan) => plan.domain,
+            Self::Pv(plan) => plan.domain().clone(),
+        }
+    }
+}
+
 /// Everything that can be known to fail before memory is taken.
 fn prepare(cx: &mut Cx<'_, Root>, source: &Source) -> Result<Plan, String> {
-    let config = &source.config;
-    if config.kind == DomainKind::Pv {
-        return Err("domains of type = \"pv\" are not built yet; use type = \"pvh\"".to_string());
+    match source.config.kind {
+        DomainKind::Pvh => prepare_pvh(cx, source).map(Plan::Pvh),
+        DomainKind::Pv => {
+            let kernel = unpack(cx, source.kernel)?;
+            pv::builder::prepare(cx, source, kernel).map(Plan::Pv)
+        }
     }
+}
+
+fn prepare_pvh(cx: &mut Cx<'_, Root>, source: &Source) -> Result<PvhPlan, String> {
+    let config = &source.config;
     let vendor = hw::vendor().map_err(|missing| {
         format!("type = \"pvh\" needs {}, which this machine has not; {}", missing.feature, missing.advice)
     })?;
@@ -183,8 +210,17 @@ fn prepare(cx: &mut Cx<'_, Root>, source: &Source) -> Result<Plan, String> {
     let map = start.layout.memory_map();
     let largest = if features::has_1g_pages() { Size::Gib1 } else { Size::Mib2 };
     let memory = Memory::new(id, vendor, largest, (ram >> 12) + SLACK, map).ok_or("no memory for page tables")?;
-    let domain = make_domain(cx, source, id, memory)?;
-    Ok(Plan { domain, kernel, work, registers: start.registers })
+    let domain = make_domain(cx, source, id, memory, None)?;
+    Ok(PvhPlan { domain, kernel, work, registers: start.registers })
+}
+
+/// A bounded part of a PVH domain. `false` when all is done but to let it run.
+fn step_pvh(cx: &mut Cx<'_, Root>, plan: &mut PvhPlan, source: &Source) -> Result<bool, String> {
+    let Some(work) = plan.work.pop_front() else { return Ok(false) };
+    if let Some(rest) = perform(cx, plan, source, work)? {
+        plan.work.push_front(rest);
+    }
+    Ok(true)
 }
 
 /// The kernel in a module, unpacked unless it is a plain ELF; one that another domain has is shared.
@@ -237,7 +273,7 @@ fn work_of(start: &StartOfDay) -> VecDeque<Work> {
 }
 
 /// Does a bounded part of a step and gives back the rest.
-fn perform(cx: &mut Cx<'_, Root>, plan: &Plan, source: &Source, work: Work) -> Result<Option<Work>, String> {
+fn perform(cx: &mut Cx<'_, Root>, plan: &PvhPlan, source: &Source, work: Work) -> Result<Option<Work>, String> {
     let domain = &plan.domain;
     match work {
         Work::Populate { gfn, count } => {
@@ -313,7 +349,15 @@ fn xen_leaves(id: DomId) -> XenLeaves {
     }
 }
 
-fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Memory) -> Result<Arc<Domain>, String> {
+/// A domain without memory of its own but for `shared_info` and the first page of grants, and with virtual CPUs that
+/// have no state yet; a PV domain if what only PV has is given.
+pub fn make_domain(
+    cx: &mut Cx<'_, Root>,
+    source: &Source,
+    id: DomId,
+    mut memory: Memory,
+    pv: Option<PvDomain>,
+) -> Result<Arc<Domain>, String> {
     let config = &source.config;
     let cpuid = CpuidPolicy::new(&features::leaf, &offer(config), xen_leaves(id));
     let msrs = MsrPolicy::new(&cpuid, &MsrHost { microcode: 0, arch_capabilities: 0, lfence_serializes: false });
@@ -323,12 +367,11 @@ fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Me
     let first_grants = memory.new_special().map_err(no_memory)?;
     grants.grow(first_grants.mfn()).map_err(|_| "no memory for the grant table")?;
     let shared = Shared::new(info, config.vcpus);
-    shared.write_wall_clock(time::wall_clock());
-    let root = memory.root().ok_or("a translated domain has a p2m")?;
     let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
     let mut vcpus = Vec::new();
     for n in 0..config.vcpus {
-        vcpus.push(make_vcpu(cx, VcpuId(n), root, &cpuid, &msrs)?);
+        let hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
+        vcpus.push(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?);
     }
     let domain = Arc::new(Domain {
         id,
@@ -338,7 +381,7 @@ fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Me
         vcpus,
         shared,
         channels: Lock::new(channels),
-        pv: None,
+        pv,
         memory: Lock::new(memory),
         grants: Lock::new(grants),
         params: Lock::new([0; HVM_NR_PARAMS as usize]),
@@ -359,15 +402,26 @@ fn make_domain(cx: &mut Cx<'_, Root>, source: &Source, id: DomId, mut memory: Me
     Ok(domain)
 }
 
+const NO_VCPU_MEMORY: &str = "no memory for a virtual CPU";
+
+/// A virtual CPU's part of the hardware, and the page of its registers.
+fn make_hw(id: VcpuId, memory: &Memory, pv: Option<&PvDomain>) -> Option<(HwVcpu, RegsPage)> {
+    let regs = RegsPage::new()?;
+    let hw = match pv {
+        Some(pv) => HwVcpu::Pv(machine::pv::Vcpu::new(&pv.space, id, &regs)),
+        None => HwVcpu::new(memory.root()?)?,
+    };
+    Some((hw, regs))
+}
+
 fn make_vcpu(
     cx: &mut Cx<'_, Root>,
     id: VcpuId,
-    root: model::addr::Mfn,
+    (mut hw, regs): (HwVcpu, RegsPage),
     cpuid: &CpuidPolicy,
     msrs: &MsrPolicy,
 ) -> Result<Vcpu, String> {
-    const NO_MEMORY: &str = "no memory for a virtual CPU";
-    let mut hw = HwVcpu::new(root).ok_or(NO_MEMORY)?;
+    let is_pv = matches!(hw, HwVcpu::Pv(_));
     msrs.without_exit().for_each(|(msr, read, write)| hw.allow_msr(msr, read, write));
     let lapic = Lapic::new(LapicConfig {
         id: CpuidPolicy::apic_id(id),
@@ -378,9 +432,9 @@ fn make_vcpu(
     });
     let context = Context {
         hw,
-        regs: RegsPage::new().ok_or(NO_MEMORY)?,
-        pv: None,
-        extended: Extended::new().ok_or(NO_MEMORY)?,
+        regs,
+        pv: is_pv.then(|| alloc::boxed::Box::new(PvContext::new())),
+        extended: Extended::new().ok_or(NO_VCPU_MEMORY)?,
         tsc_offset: 0,
         window: Window::None,
         tlb_epoch: Default::default(),
@@ -390,7 +444,7 @@ fn make_vcpu(
         hypercalls: [(0, 0); 8],
         next_hypercall: 0,
     };
-    let key = sched::reserve(cx, CpuSet::ALL).ok_or(NO_MEMORY)?;
+    let key = sched::reserve(cx, CpuSet::ALL).ok_or(NO_VCPU_MEMORY)?;
     let state = VcpuState {
         lapic,
         start: None,
@@ -415,15 +469,20 @@ fn make_vcpu(
     })
 }
 
-/// The last step: the console, the first virtual CPU, and off it goes.
+/// The last step: the first virtual CPU, and off it goes.
 fn finish(cx: &mut Cx<'_, Root>, plan: Plan) -> Result<(), String> {
-    let domain = plan.domain;
-    open_console(cx, &domain)?;
+    let (domain, start) = match plan {
+        Plan::Pvh(plan) => {
+            open_console(cx, &plan.domain)?;
+            let registers = StartState { registers: plan.registers, cr3: 0, cr4: 0, efer: 0 };
+            (plan.domain, Start::Registers(alloc::boxed::Box::new(registers)))
+        }
+        Plan::Pv(plan) => (plan.domain().clone(), Start::Pv(alloc::boxed::Box::new(plan.first_state()))),
+    };
     let first = &domain.vcpus[0];
     {
         let (mut state, _) = cx.lock(&first.state);
-        let registers = StartState { registers: plan.registers, cr3: 0, cr4: 0, efer: 0 };
-        state.start = Some(Start::Registers(alloc::boxed::Box::new(registers)));
+        state.start = Some(start);
         state.waits_for_startup = false;
         state.is_initialised = true;
     }
@@ -434,11 +493,12 @@ fn finish(cx: &mut Cx<'_, Root>, plan: Plan) -> Result<(), String> {
         vcpu.note(attention::START);
     }
     domain::publish(cx, domain.clone());
+    time::tell_wall_clock(cx, &domain);
+    let mib = domain.pages(cx) >> 8;
     log::info!(
-        "({}) {}: {} MiB, {} virtual CPU{}, {} ticks after the first instruction",
+        "({}) {}: {mib} MiB, {} virtual CPU{}, {} ticks after the first instruction",
         domain.name,
         domain.id,
-        domain.config.config.memory_mib,
         domain.vcpus.len(),
         if domain.vcpus.len() == 1 { "" } else { "s" },
         machine::cpu::rdtsc() - machine::time::boot(),

@@ -13,6 +13,8 @@ use model::time::{Clock, Handle, RtcFields, Scale, TimeInfo, TimerQueue, WallClo
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once};
 
+use crate::domain::{self, Domain};
+
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -79,11 +81,11 @@ pub fn arm<P: before::Timer>(cx: &mut Cx<P>, until_ns: Option<u64>) {
 }
 
 static CLOCK: Once<Clock> = Once::new();
-static WALL_CLOCK: Once<WallClock> = Once::new();
+static WALL_CLOCK: Lock<place::Timer, Option<WallClock>> = Lock::new(None);
 static IS_TSC_STABLE: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the clock that guests are given, from the calibrated TSC and the battery clock.
-pub fn start() {
+pub fn start<P: before::Timer>(cx: &mut Cx<P>) {
     let scale = Scale::from_hz(time::tsc_hz()).expect("calibration leaves a rate above zero");
     let clock = Clock::new(scale, time::boot(), 0);
     let seconds = time::rtc::read_stable().and_then(|r| {
@@ -104,7 +106,8 @@ pub fn start() {
     }
     let wall = WallClock::new(seconds.unwrap_or(0), clock.ns_at(cpu::rdtsc()));
     // Set once, by the first CPU.
-    let _ = (CLOCK.set(clock), WALL_CLOCK.set(wall));
+    let _ = CLOCK.set(clock);
+    *cx.lock(&WALL_CLOCK).0 = Some(wall);
     let [max, ..] = cpu::features::leaf(0x8000_0000, 0);
     let is_invariant = max >= 0x8000_0007 && cpu::features::leaf(0x8000_0007, 0)[3] & 1 << 8 != 0;
     IS_TSC_STABLE.store(u64::from(is_invariant), Ordering::Relaxed);
@@ -116,8 +119,23 @@ pub fn clock() -> &'static Clock {
 }
 
 /// The time of day at system time zero.
-pub fn wall_clock() -> &'static WallClock {
-    WALL_CLOCK.get().expect("the clock is started before any domain")
+pub fn wall_clock<P: before::Timer>(cx: &mut Cx<P>) -> WallClock {
+    cx.lock(&WALL_CLOCK).0.expect("the clock is started before any domain")
+}
+
+/// Tells a domain the time of day.
+pub fn tell_wall_clock<P: before::Timer>(cx: &mut Cx<P>, domain: &Domain) {
+    let (clock, _) = cx.lock(&WALL_CLOCK);
+    if let Some(clock) = &*clock {
+        domain.shared.write_wall_clock(clock);
+    }
+}
+
+/// The time of day is another from now on, for all domains.
+pub fn set_wall_clock<P: before::DomainList>(cx: &mut Cx<P>, new: WallClock) {
+    *cx.lock(&WALL_CLOCK).0 = Some(new);
+    // A domain that is published after this look is told then.
+    domain::all(cx).iter().for_each(|domain| tell_wall_clock(cx, domain));
 }
 
 /// What guests are told of the time; they read the TSC as it is.

@@ -94,9 +94,9 @@ fn channels<P: before::DomainList>(cx: &mut Cx<P>) {
     }
 }
 
-fn clocks<P: before::DomainList>(_: &mut Cx<P>) {
+fn clocks<P: before::DomainList>(cx: &mut Cx<P>) {
     log::info!("  TSC {} kHz, {} ns since the first instruction", machine::time::tsc_hz() / 1000, time::now());
-    log::info!("  wall clock at that instruction: {} s since 1970", time::wall_clock().sec());
+    log::info!("  wall clock at that instruction: {} s since 1970", time::wall_clock(cx).sec());
 }
 
 fn restart<P: before::DomainList>(_: &mut Cx<P>) {

@@ -72,6 +72,13 @@ impl Shared {
         self.moved.get(vcpu.0 as usize).is_some_and(|cell| cell.get().is_some())
     }
 
+    /// Holds upcalls back, as every PV virtual CPU finds it at its start.
+    pub fn mask_upcalls(&self) {
+        for n in 0..XEN_LEGACY_MAX_VCPUS as usize {
+            self.info.byte(n * size_of::<VcpuInfo>() + UPCALL_MASK).store(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the virtual CPU has an upcall to take, masked or not.
     #[inline]
     pub fn has_upcall(&self, vcpu: VcpuId) -> bool {

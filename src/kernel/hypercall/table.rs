@@ -3,7 +3,7 @@
 use abi::nr;
 
 use super::{Handler, assist, console, evtchn, grant, hvm, memory, multicall, sched, vcpu, version};
-use crate::pv::{bounce, calls, mmu};
+use crate::pv::{bounce, calls, mmu, physdev, platform};
 
 /// A hypercall.
 #[derive(Clone, Copy)]
@@ -55,6 +55,7 @@ pub const TABLE: &[Entry] = &[
     entry(nr::STACK_SWITCH, "stack_switch", Pv, calls::stack_switch),
     entry(nr::SET_CALLBACKS, "set_callbacks", Pv, calls::set_callbacks),
     entry(nr::FPU_TASKSWITCH, "fpu_taskswitch", Pv, calls::fpu_taskswitch),
+    entry(nr::PLATFORM_OP, "platform_op", Pv, platform::op),
     entry(nr::SET_DEBUGREG, "set_debugreg", Pv, calls::set_debugreg),
     entry(nr::GET_DEBUGREG, "get_debugreg", Pv, calls::get_debugreg),
     entry(nr::UPDATE_DESCRIPTOR, "update_descriptor", Pv, mmu::update_descriptor),
@@ -75,6 +76,7 @@ pub const TABLE: &[Entry] = &[
     entry(nr::SCHED_OP, "sched_op", All, sched::op),
     entry(nr::CALLBACK_OP, "callback_op", Pv, calls::callback_op),
     entry(nr::EVENT_CHANNEL_OP, "event_channel_op", All, evtchn::op),
+    entry(nr::PHYSDEV_OP, "physdev_op", Pv, physdev::op),
     entry(nr::HVM_OP, "hvm_op", Hvm, hvm::op),
 ];
 

@@ -24,8 +24,10 @@ pub mod memory;
 pub mod mmu;
 mod msr;
 mod operands;
+pub mod physdev;
 pub mod platform;
 pub mod ports;
+pub mod rights;
 pub mod start;
 pub mod store;
 
@@ -38,6 +40,8 @@ use model::pv::frame::Handler;
 use model::pv::state::{Callbacks, NO_TRAPS, TrapTable};
 use model::rangeset::RangeSet;
 use sync::{Lock, place};
+
+use crate::run::Running;
 
 /// What only PV domains have.
 pub struct PvDomain {
@@ -127,4 +131,9 @@ impl PvContext {
         let trap = &self.traps[usize::from(vector)];
         Handler { address: trap.address, masks_events: trap.masks_events() }
     }
+}
+
+/// Whether the running virtual CPU is one of an initial domain.
+pub fn is_initial(run: &Running) -> bool {
+    run.domain.pv.as_ref().is_some_and(|pv| pv.is_initial)
 }

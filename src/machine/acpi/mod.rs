@@ -4,12 +4,13 @@
 //! a warning, and a machine without tables is one CPU with an 8254.
 
 mod handler;
+pub mod sleep;
 
 use alloc::vec::Vec;
 use core::pin::Pin;
 
 use acpi::AcpiTables;
-use acpi::address::AddressSpace;
+use acpi::address::{AddressSpace, GenericAddress};
 use acpi::sdt::fadt::Fadt;
 use acpi::sdt::hpet::HpetInfo;
 use acpi::sdt::madt::{Madt, MadtEntry};
@@ -67,10 +68,22 @@ pub struct PciSegment {
 #[derive(Default)]
 pub struct Topology {
     apic_ids: Vec<u32>,
+    /// The number by which ACPI knows each of them.
+    acpi_ids: Vec<u32>,
+    /// The ports of the PM1a and PM1b control registers.
+    pm1_control: [Option<u16>; 2],
     io_apics: Vec<IoApic>,
     overrides: Vec<(u8, IsaLine)>,
     references: Vec<Reference>,
     pci: Vec<PciSegment>,
+}
+
+/// The port of a register, if it has one.
+fn port(register: GenericAddress) -> Option<u16> {
+    if register.address_space != AddressSpace::SystemIo {
+        return None;
+    }
+    u16::try_from(register.address).ok().filter(|&port| port != 0)
 }
 
 impl Topology {
@@ -106,6 +119,10 @@ impl Topology {
             let flags = fadt.get().flags;
             self.references.push(Reference::PmTimer { port, is_32_bit: flags.pm_timer_is_32_bit() });
         }
+        if let Some(fadt) = tables.find_table::<Fadt>() {
+            let (a, b) = (fadt.get().pm1a_control_block(), fadt.get().pm1b_control_block());
+            self.pm1_control = [a.ok(), b.ok().flatten()].map(|register| register.and_then(port));
+        }
         if let Some(mcfg) = tables.find_table::<Mcfg>() {
             self.pci.extend(mcfg.entries().iter().map(|entry| PciSegment {
                 address: entry.base_address,
@@ -118,8 +135,10 @@ impl Topology {
     fn add_interrupts(&mut self, madt: Pin<&Madt>) {
         for entry in madt.entries() {
             match entry {
-                MadtEntry::LocalApic(cpu) if cpu.flags & 1 != 0 => self.add_cpu(u32::from(cpu.apic_id)),
-                MadtEntry::LocalX2Apic(cpu) if cpu.flags & 1 != 0 => self.add_cpu(cpu.x2apic_id),
+                MadtEntry::LocalApic(cpu) if cpu.flags & 1 != 0 => {
+                    self.add_cpu(u32::from(cpu.apic_id), u32::from(cpu.processor_id));
+                }
+                MadtEntry::LocalX2Apic(cpu) if cpu.flags & 1 != 0 => self.add_cpu(cpu.x2apic_id, cpu.processor_uid),
                 MadtEntry::IoApic(chip) => self
                     .io_apics
                     .push(IoApic { address: chip.io_apic_address, first_gsi: chip.global_system_interrupt_base }),
@@ -137,10 +156,17 @@ impl Topology {
         }
     }
 
-    fn add_cpu(&mut self, apic_id: u32) {
+    fn add_cpu(&mut self, apic_id: u32, acpi_id: u32) {
         if !self.apic_ids.contains(&apic_id) {
             self.apic_ids.push(apic_id);
+            self.acpi_ids.push(acpi_id);
         }
+    }
+
+    /// The number by which ACPI knows the processor with this APIC id.
+    pub fn acpi_id(&self, apic_id: u32) -> Option<u32> {
+        let at = self.apic_ids.iter().position(|&id| id == apic_id)?;
+        self.acpi_ids.get(at).copied()
     }
 
     /// The APIC ids of the processors that can be used.

@@ -1,6 +1,7 @@
 //! The I/O APICs (Intel 82093AA): all lines masked, but the one that the serial port raises.
 
 use model::addr::MachineAddr;
+use spin::Mutex;
 
 use super::lapic;
 use crate::acpi::Topology;
@@ -36,6 +37,17 @@ impl IoApic {
     fn lines(&self) -> u32 {
         (self.read(VERSION) >> 16 & 0xff) + 1
     }
+}
+
+/// Keeps index and data of each access together.
+static ACCESS: Mutex<()> = Mutex::new(());
+
+/// A register of the I/O APIC whose registers are at this machine address; `None` if there is no such one.
+pub fn read(topology: &Topology, address: u64, register: u32) -> Option<u32> {
+    topology.io_apics().iter().find(|chip| u64::from(chip.address) == address)?;
+    let base = map::device(MachineAddr::new(address), 0x20, Rights::DEVICE)?;
+    let _access = ACCESS.lock();
+    Some(IoApic { base: base.cast() }.read(register & 0xff))
 }
 
 /// Masks every line, then routes ISA interrupt `isa_irq` to this CPU as `vector`. Says whether a controller has the line.

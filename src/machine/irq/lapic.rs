@@ -74,13 +74,18 @@ pub fn prepare() -> bool {
     let [_, _, ecx, _] = features::leaf(1, 0);
     IS_X2APIC.store(ecx & 1 << 21 != 0, Ordering::Relaxed);
     HAS_DEADLINE.store(ecx & 1 << 24 != 0, Ordering::Relaxed);
-    // SAFETY: every 64-bit processor has the register.
-    let base = unsafe { msr::read(APIC_BASE) } & 0x000f_ffff_ffff_f000;
+    let base = address();
     if !IS_X2APIC.load(Ordering::Relaxed) {
         let Some(page) = map::device(MachineAddr::new(base), 4096, Rights::DEVICE) else { return false };
         PAGE.store(page, Ordering::Relaxed);
     }
     true
+}
+
+/// The machine address of the local APICs' registers.
+pub fn address() -> u64 {
+    // SAFETY: every 64-bit processor has the register.
+    unsafe { msr::read(APIC_BASE) & 0x000f_ffff_ffff_f000 }
 }
 
 /// Whether the APICs are used as x2APICs.

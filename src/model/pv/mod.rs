@@ -8,7 +8,7 @@
 //! | `mmu` | what its page tables hold |
 //! | `ports` | which of the machine's ports it reaches |
 //! | `privileged` | what becomes of an instruction that ring 3 may not execute |
-//! | `rights` | what of the machine an initial domain may use |
+//! | `rights` | which devices' memory an initial domain may map |
 //! | `start` | what lies where when a guest starts |
 //! | `state` | how a virtual CPU may start |
 //! | `store` | what a store to a page table writes |

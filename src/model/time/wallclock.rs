@@ -94,7 +94,12 @@ pub struct WallClock {
 impl WallClock {
     /// It is `unix_seconds` when system time is `system_ns`.
     pub fn new(unix_seconds: u64, system_ns: u64) -> Self {
-        let now = u128::from(unix_seconds) * u128::from(NS_PER_SEC);
+        Self::with_ns(unix_seconds, 0, system_ns)
+    }
+
+    /// It is `unix_seconds` and `unix_ns` more when system time is `system_ns`.
+    pub fn with_ns(unix_seconds: u64, unix_ns: u32, system_ns: u64) -> Self {
+        let now = u128::from(unix_seconds) * u128::from(NS_PER_SEC) + u128::from(unix_ns);
         Self { unix_ns_at_zero: now.saturating_sub(u128::from(system_ns)) }
     }
 
@@ -164,6 +169,8 @@ mod tests {
         let wall = WallClock::new(1000, 2_500_000_000);
         assert_eq!((wall.sec(), wall.nsec()), (997, 500_000_000));
         assert_eq!(WallClock::new(0, 5).sec(), 0);
+        let set = WallClock::with_ns(1000, 700_000_000, 200_000_000);
+        assert_eq!((set.sec(), set.nsec()), (1000, 500_000_000));
     }
 
     proptest! {

@@ -68,11 +68,11 @@ fn no_pvh_entry() -> Case {
         .host_says(&[&words::refused("web", "no PVH entry")])
 }
 
-/// Without `dom0=pvh` a kernel as first module would be a PV domain.
+/// Without `dom0=pvh` a kernel as first module is a PV domain; the hypervisor itself is none.
 fn pv_first() -> Case {
-    case("pv-not-built")
-        .file("vmlinuz placeholder root=/dev/sda1", "build/guest")
-        .host_says(&["PV*not built yet", "stopped"])
+    case("no-pv-entry")
+        .file("vmlinuz placeholder root=/dev/sda1", "build/euxen")
+        .host_says(&[&words::refused("Domain-0", "no PV entry")])
 }
 
 /// The second of two domains with one name is refused; the first runs.

@@ -109,6 +109,20 @@ structures! {
     memory::VnumaTopologyInfo = "struct xen_vnuma_topology_info" {
         domid, pad, nr_vnodes, nr_vcpus, nr_vmemranges, vdistance, vcpu_to_vnode, vmemrange,
     }
+    physdev::SetIopl = "struct physdev_set_iopl" { iopl }
+    physdev::SetIobitmap = "struct physdev_set_iobitmap" { bitmap, nr_ports }
+    physdev::Apic = "struct physdev_apic" { apic_physbase, reg, value }
+    physdev::ManagePci = "struct physdev_manage_pci" { bus, devfn }
+    physdev::PciMmcfgReserved = "struct physdev_pci_mmcfg_reserved" { address, segment, start_bus, end_bus, flags }
+    physdev::PciDevice = "struct physdev_pci_device" { seg, bus, devfn }
+    platform::PlatformOp = "struct xen_platform_op" { cmd, interface_version, u }
+    platform::Settime32 = "struct xenpf_settime32" { secs, nsecs, system_time }
+    platform::Settime64 = "struct xenpf_settime64" { secs, nsecs, mbz, system_time }
+    platform::EnterAcpiSleep = "struct xenpf_enter_acpi_sleep" { val_a, val_b, sleep_state, flags }
+    platform::PcpuInfo = "struct xenpf_pcpuinfo" { xen_cpuid, max_present, flags, apic_id, acpi_id }
+    platform::PcpuVersion = "struct xenpf_pcpu_version" {
+        xen_cpuid, max_present, vendor_id, family, model, stepping,
+    }
     pv_start::StartInfo = "struct start_info" {
         magic, nr_pages, shared_info, flags, store_mfn, store_evtchn, console_mfn = "console.domU.mfn",
         console_evtchn = "console.domU.evtchn", pt_base, nr_pt_frames, mfn_list, mod_start, mod_len, cmd_line,

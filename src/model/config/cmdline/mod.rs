@@ -111,6 +111,18 @@ pub struct Xpti {
     pub domu: Option<bool>,
 }
 
+impl Dom0Mem {
+    /// The initial domain's bytes of memory at its start, and the most that it may ever have, on a machine with so many
+    /// free bytes of so many. Xen leaves itself a sixteenth, at most 128 MiB, where nobody says more; so do we.
+    pub fn of(&self, free: u64, total: u64) -> (u64, u64) {
+        let size = self.size.map_or(free - (free / 16).min(128 << 20), |amount| amount.of(free));
+        let min = self.min.map_or(0, |amount| amount.of(free));
+        let max = self.max.map_or(total, |amount| amount.of(free));
+        let size = size.max(min).min(max).min(free);
+        (size, max.max(size))
+    }
+}
+
 /// A word of the command line that had no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {

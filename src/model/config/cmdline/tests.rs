@@ -168,3 +168,20 @@ proptest! {
         Options::parse(&line.join(" "));
     }
 }
+
+#[test]
+fn the_initial_domains_memory_lies_between_its_limits_and_in_what_is_free() {
+    const MIB: u64 = 1 << 20;
+    let of = |line: &str| {
+        let (size, max) = Options::parse(line).dom0_mem.of(2000 * MIB, 2048 * MIB);
+        (size / MIB, max / MIB)
+    };
+    assert_eq!(of(""), (2000 - 125, 2048));
+    assert_eq!(of("dom0_mem=512M"), (512, 2048));
+    assert_eq!(of("dom0_mem=512M,max:512M"), (512, 512));
+    assert_eq!(of("dom0_mem=512M,max:256M"), (256, 256));
+    assert_eq!(of("dom0_mem=512M,min:1G"), (1024, 2048));
+    assert_eq!(of("dom0_mem=max:1G"), (1024, 1024));
+    assert_eq!(of("dom0_mem=-500M"), (1500, 2048));
+    assert_eq!(of("dom0_mem=8G"), (2000, 2048));
+}

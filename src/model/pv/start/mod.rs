@@ -23,7 +23,7 @@ pub use crate::pvh::{Copy, Source};
 use crate::addr::{GuestPhys, PAGE_SIZE, Pfn};
 use crate::image::Elf;
 use crate::regs::{Regs, Rflags};
-use abi::pv_start::{FLAT_RING3_CS64, FLAT_RING3_SS64};
+use abi::pv_vcpu::{FLAT_KERNEL_CS64, FLAT_KERNEL_SS64};
 use alloc::vec::Vec;
 
 /// What a PV guest is made of.
@@ -82,10 +82,10 @@ impl Start {
         let hypercall_page = notes.hypercall_page.map(|at| hypercall_pfn(&layout, at)).transpose()?;
         let registers = Regs {
             rip: entry,
-            cs: u64::from(FLAT_RING3_CS64),
+            cs: u64::from(FLAT_KERNEL_CS64),
             rflags: (Rflags::IF | Rflags::RESERVED_1).bits(),
             rsp: layout.address(layout.stack).raw().wrapping_add(PAGE_SIZE),
-            ss: u64::from(FLAT_RING3_SS64),
+            ss: u64::from(FLAT_KERNEL_SS64),
             rsi: layout.address(layout.start_info).raw(),
             ..Regs::default()
         };
