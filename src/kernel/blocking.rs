@@ -8,7 +8,7 @@ use model::sched::Key;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::domain::attention;
+use crate::domain::{attention, life};
 use crate::hvm::{self, apic};
 use crate::run::Running;
 use crate::time::Kind;
@@ -70,5 +70,6 @@ pub fn timer(cx: &mut Cx<'_, Root>, key: Key, kind: Kind) {
             let offset = vcpu.vcpu().tsc_offset.load(Ordering::Relaxed);
             apic::expired(cx, vcpu.vcpu(), offset);
         }
+        Kind::Watchdog => life::bite(cx, &vcpu.domain),
     }
 }

@@ -455,6 +455,7 @@ fn make_vcpu(
         period_ns: 0,
         poll: Timer::new(),
         apic_timer: Timer::new(),
+        watchdogs: [None, None],
         areas: Default::default(),
     };
     Ok(Vcpu {

@@ -26,6 +26,8 @@ pub enum Kind {
     Poll,
     /// The local APIC's timer.
     Apic,
+    /// `SCHEDOP_watchdog`: the domain ends.
+    Watchdog,
 }
 
 type Event = (Key, Kind);

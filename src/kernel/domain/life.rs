@@ -182,6 +182,22 @@ pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
     }
     domain.life.set_code(why.code());
     report(cx, run, why);
+    pause(cx, &domain);
+}
+
+/// A watchdog of the domain has run out: the domain ends.
+pub fn bite(cx: &mut Cx<'_, Root>, domain: &Domain) {
+    if domain.life.has_ended.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let why = Death::Asked(SHUTDOWN_WATCHDOG);
+    domain.life.set_code(why.code());
+    log::info!("({}) {} ended: it {why}", domain.name, domain.id);
+    pause(cx, domain);
+}
+
+/// Takes the virtual CPUs off their CPUs, for good.
+fn pause(cx: &mut Cx<'_, Root>, domain: &Domain) {
     for vcpu in &domain.vcpus {
         vcpu.note(attention::SCHEDULE);
         sched::pause(cx, vcpu.key);
@@ -341,7 +357,8 @@ fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
     for vcpu in &domain.vcpus {
         let (mut state, mut cx) = cx.lock(&vcpu.state);
         let state = &mut *state;
-        for timer in [&mut state.singleshot, &mut state.periodic, &mut state.poll, &mut state.apic_timer] {
+        let others = [&mut state.singleshot, &mut state.periodic, &mut state.poll, &mut state.apic_timer];
+        for timer in others.into_iter().chain(state.watchdogs.iter_mut().flatten()) {
             timer.stop(&mut cx);
         }
     }

@@ -202,6 +202,12 @@ impl Memory {
         Ok([replaced, moved])
     }
 
+    /// Where a special frame is now, if anywhere.
+    pub fn place_of_special(&self, mfn: Mfn) -> Option<Gfn> {
+        let at = self.special.iter().find(|special| special.mfn == mfn)?.at?;
+        (self.mfn_at(at) == Some(mfn)).then_some(at)
+    }
+
     /// Gives a frame of ordinary memory another place, as [`Memory::map_special`] does.
     pub fn relocate(&mut self, from: Gfn, to: Gfn) -> Result<[Option<Dropped>; 2], Errno> {
         let mfn = self.ram(from, true).ok_or(Errno::EINVAL)?;

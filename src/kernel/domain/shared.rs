@@ -44,6 +44,11 @@ impl Shared {
         self.info.read_long(offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn))
     }
 
+    /// Whether a virtual CPU has a `vcpu_info`, in the shared page or where it was registered.
+    pub fn has_vcpu_info(&self, vcpu: VcpuId) -> bool {
+        self.vcpu_info(vcpu).is_some()
+    }
+
     /// Where the `vcpu_info` of a virtual CPU is; `None` if it has none yet.
     #[inline]
     fn vcpu_info(&self, vcpu: VcpuId) -> Option<(&PinnedFrame, usize)> {

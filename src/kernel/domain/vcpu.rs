@@ -79,6 +79,8 @@ pub struct VcpuState {
     pub poll: Timer,
     /// The local APIC's timer.
     pub apic_timer: Timer,
+    /// `SCHEDOP_watchdog`: those that are set; on the first virtual CPU.
+    pub watchdogs: [Option<Timer>; 2],
     /// What the guest wants kept up to date.
     pub areas: Areas,
 }

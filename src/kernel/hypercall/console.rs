@@ -26,8 +26,8 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             }
             Ok(Outcome::Again([args[0], count - now, args[2].wrapping_add(now), args[3], args[4], args[5]]))
         }
-        // The count is an `int` in Xen, and a negative one is refused there as here.
-        CONSOLEIO_READ if count > i32::MAX as u64 => Err(Errno::EINVAL),
+        // The result is the count or an error, so that there is a limit.
+        CONSOLEIO_READ if count > i32::MAX as u64 => Err(Errno::E2BIG),
         CONSOLEIO_READ => {
             let typed = console::read_input(cx, &run.domain, count as usize);
             copy_out(cx, run, args[2], &typed)?;

@@ -30,6 +30,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         EVTCHNOP_CLOSE => close(cx, run, at),
         EVTCHNOP_STATUS => status(cx, run, at),
         EVTCHNOP_RESET => reset(cx, run, args),
+        EVTCHNOP_SET_PRIORITY => set_priority(cx, run, at),
         // Physical interrupts and FIFO event channels are not built.
         _ => Err(Errno::ENOSYS),
     }
@@ -141,6 +142,13 @@ fn status(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     };
     ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)
+}
+
+/// Ports have priorities only among FIFO event channels.
+fn set_priority(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<SetPriority>::new(at).read(cx, run)?;
+    cx.lock(&run.domain.channels).0.status(EvtchnPort::new(arg.port))?;
+    Err(Errno::ENOSYS)
 }
 
 fn reset(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {

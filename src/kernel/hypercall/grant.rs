@@ -17,13 +17,16 @@ use crate::run::Running;
 
 /// `GNTTABOP_*`: `args[0]` the command, `args[1]` an array of `args[2]` arguments.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let count = args[2] & 0xffff_ffff;
+    let count = args[2] as u32;
+    if count > i32::MAX as u32 {
+        return Err(Errno::EINVAL); // it is an `int` in Xen
+    }
     match command(args) {
         GNTTABOP_QUERY_SIZE if count == 1 => query_size(cx, run, args[1]),
         GNTTABOP_SETUP_TABLE if count == 1 => setup_table(cx, run, args[1]),
-        GNTTABOP_SET_VERSION if count == 1 => set_version(cx, run, args[1]),
-        GNTTABOP_GET_VERSION if count == 1 => get_version(cx, run, args[1]),
-        GNTTABOP_QUERY_SIZE | GNTTABOP_SETUP_TABLE | GNTTABOP_SET_VERSION | GNTTABOP_GET_VERSION => Err(Errno::EINVAL),
+        GNTTABOP_SET_VERSION => set_version(cx, run, args[1]),
+        GNTTABOP_GET_VERSION => get_version(cx, run, args[1]),
+        GNTTABOP_QUERY_SIZE | GNTTABOP_SETUP_TABLE => Err(Errno::EINVAL),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -55,22 +58,26 @@ fn setup_table(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
         let missing = cx.lock(&run.domain.grants).0.missing(arg.nr_frames)?;
         grow(cx, &run.domain, missing).map_err(|_| Status::GENERAL_ERROR)
     });
-    arg.status = grown.err().map_or(GNTST_OKAY, Status::raw);
-    if arg.status == GNTST_OKAY {
-        let list = GuestPtr::<u64>::new(arg.frame_list);
-        for index in 0..u64::from(arg.nr_frames) {
-            let frame = cx.lock(&run.domain.grants).0.frame(index);
-            // A translated guest is told no machine frames: it maps the table by `XENMEM_add_to_physmap`.
-            let told = |frame: Mfn| if run.domain.pv.is_some() { frame.raw() } else { u64::MAX };
-            if let Some(frame) = frame
-                && list.at(index).write(cx, run, &told(frame)).is_err()
-            {
-                return Err(Errno::EFAULT);
-            }
-        }
-    }
+    let told = grown.and_then(|()| tell_frames(cx, run, &arg));
+    arg.status = told.err().map_or(GNTST_OKAY, Status::raw);
     ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)
+}
+
+/// Tells where the table's frames are. A translated guest is told no machine frames: it maps the table by
+/// `XENMEM_add_to_physmap`, and a frame that it has not mapped is ~0.
+fn tell_frames(cx: &mut Cx<'_, Root>, run: &Running, arg: &SetupTable) -> Result<(), Status> {
+    let list = GuestPtr::<u64>::new(arg.frame_list);
+    for index in 0..u64::from(arg.nr_frames) {
+        let Some(mfn) = cx.lock(&run.domain.grants).0.frame(index) else { break };
+        let place = if run.domain.pv.is_some() {
+            mfn.raw()
+        } else {
+            cx.lock(&run.domain.memory).0.place_of_special(mfn).map_or(u64::MAX, |gfn| gfn.raw())
+        };
+        list.at(index).write(cx, run, &place).map_err(|_| Status::BAD_VIRT_ADDR)?;
+    }
+    Ok(())
 }
 
 fn set_version(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {

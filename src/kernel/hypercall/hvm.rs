@@ -1,15 +1,13 @@
-//! `hvm_op` (`xen/include/public/hvm/hvm_op.h`, `params.h`), by a guest for itself.
-
-use core::sync::atomic::Ordering;
+//! `hvm_op` (`xen/include/public/hvm/hvm_op.h`), by a guest for itself.
 
 use abi::errno::Errno;
 use abi::hvm_op::*;
-use abi::hvm_params::*;
+use model::addr::Gfn;
 use sync::Cx;
 use sync::place::Root;
 
-use super::{Answer, Args, Outcome, command};
-use crate::domain;
+use super::{Answer, Args, Outcome, command, params};
+use crate::domain::{self, flush};
 use crate::guest_memory::GuestPtr;
 use crate::run::Running;
 use crate::time;
@@ -17,77 +15,62 @@ use crate::time;
 /// `HVMOP_*`: `args[0]` the command, `args[1]` its argument.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     match command(args) {
-        HVMOP_SET_PARAM => set_param(cx, run, args[1]),
-        HVMOP_GET_PARAM => get_param(cx, run, args[1]),
+        HVMOP_SET_PARAM => params::set(cx, run, args[1]),
+        HVMOP_GET_PARAM => params::get(cx, run, args[1]),
         HVMOP_GET_TIME => {
             let now = GetTime { now: time::now() };
             GuestPtr::<GetTime>::new(args[1]).write(cx, run, &now)?;
             Ok(Outcome::DONE)
         }
-        HVMOP_FLUSH_TLBS | HVMOP_PAGETABLE_DYING | HVMOP_GET_MEM_TYPE => Err(Errno::EOPNOTSUPP),
+        HVMOP_FLUSH_TLBS if args[1] == 0 => {
+            flush::all(cx, &run.domain);
+            Ok(Outcome::DONE)
+        }
+        HVMOP_FLUSH_TLBS => Err(Errno::EINVAL),
+        HVMOP_GET_MEM_TYPE => mem_type(cx, run, args[1]),
+        HVMOP_PAGETABLE_DYING => pagetable_dying(cx, run, args[1]),
+        HVMOP_XENTRACE => trace(cx, run, args[1]),
+        // Nobody monitors the guest.
+        HVMOP_GUEST_REQUEST_VM_EVENT if args[1] == 0 => Ok(Outcome::DONE),
+        HVMOP_GUEST_REQUEST_VM_EVENT => Err(Errno::EINVAL),
+        HVMOP_ALTP2M => Err(Errno::EOPNOTSUPP),
         // Among them the per-vCPU upcall vector, which CPUID does not advertise.
         _ => Err(Errno::ENOSYS),
     }
 }
 
-/// What a guest may do with a parameter of its own (`xen/arch/x86/hvm/hvm.c` has the same rule).
-fn may_set(index: u32) -> bool {
-    matches!(index, HVM_PARAM_CALLBACK_IRQ | HVM_PARAM_VM_GENERATION_ID_ADDR)
-}
-
-fn may_get(index: u32) -> bool {
-    matches!(
-        index,
-        HVM_PARAM_CALLBACK_IRQ
-            | HVM_PARAM_VM_GENERATION_ID_ADDR
-            | HVM_PARAM_STORE_PFN
-            | HVM_PARAM_STORE_EVTCHN
-            | HVM_PARAM_CONSOLE_PFN
-            | HVM_PARAM_CONSOLE_EVTCHN
-            | HVM_PARAM_X87_FIP_WIDTH
-    )
-}
-
-fn set_param(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let arg = GuestPtr::<HvmParam>::new(at).read(cx, run)?;
-    if arg.index >= HVM_NR_PARAMS {
-        return Err(Errno::EINVAL);
-    }
+/// What there is at a guest frame, as far as a guest is told: memory, or a device's registers.
+fn mem_type(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let ptr = GuestPtr::<GetMemType>::new(at);
+    let mut arg = ptr.read(cx, run)?;
     domain::own_from_guest(cx, &run.domain, arg.domid)?;
-    if !may_set(arg.index) {
-        return Err(Errno::EPERM);
-    }
-    if arg.index == HVM_PARAM_CALLBACK_IRQ {
-        set_callback(run, arg.value)?;
-    }
-    cx.lock(&run.domain.params).0[arg.index as usize] = arg.value;
+    let (memory, _) = cx.lock(&run.domain.memory);
+    let gfn = Gfn::new(arg.pfn);
+    arg.mem_type = match (memory.ram(gfn, false), memory.ram(gfn, true)) {
+        (None, _) => HVMMEM_MMIO_DM,
+        (_, None) => HVMMEM_RAM_RO,
+        _ => HVMMEM_RAM_RW,
+    };
+    drop(memory);
+    ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)
 }
 
-/// Which interrupt the event-channel upcall is: a vector; interrupt lines are not built.
-fn set_callback(run: &Running, value: u64) -> Result<(), Errno> {
-    let kind = value >> HVM_PARAM_CALLBACK_IRQ_TYPE_SHIFT;
-    let vector = (value & 0xff) as u8;
-    match kind {
-        HVM_PARAM_CALLBACK_TYPE_VECTOR if vector >= 16 => run.domain.callback_vector.store(vector, Ordering::Release),
-        HVM_PARAM_CALLBACK_TYPE_VECTOR => return Err(Errno::EINVAL),
-        _ if value == 0 => run.domain.callback_vector.store(0, Ordering::Release),
-        _ => return Err(Errno::EOPNOTSUPP),
+/// A help for shadow page tables, of which there are none.
+fn pagetable_dying(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<PagetableDying>::new(at).read(cx, run)?;
+    match domain::own_from_guest(cx, &run.domain, arg.domid) {
+        Ok(()) => Err(Errno::EINVAL),
+        Err(Errno::EPERM) => Err(Errno::EOPNOTSUPP),
+        Err(errno) => Err(errno),
     }
-    Ok(())
 }
 
-fn get_param(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let ptr = GuestPtr::<HvmParam>::new(at);
-    let mut arg = ptr.read(cx, run)?;
-    if arg.index >= HVM_NR_PARAMS {
+/// A guest's record for the trace, which nobody reads.
+fn trace(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<Xentrace>::new(at).read(cx, run)?;
+    if usize::from(arg.extra_bytes) > arg.extra.len() {
         return Err(Errno::EINVAL);
     }
-    domain::own_from_guest(cx, &run.domain, arg.domid)?;
-    if !may_get(arg.index) {
-        return Err(Errno::EPERM);
-    }
-    arg.value = cx.lock(&run.domain.params).0[arg.index as usize];
-    ptr.write(cx, run, &arg)?;
     Ok(Outcome::DONE)
 }

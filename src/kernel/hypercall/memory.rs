@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use abi::errno::Errno;
 use abi::memory::*;
 use model::addr::Gfn;
+use model::ids::DomId;
 use sync::Cx;
 use sync::place::Root;
 
-use super::{Answer, Args, Outcome};
+use super::{Answer, Args, Outcome, physmap};
 use crate::domain::{self, flush};
 use crate::guest_memory::GuestPtr;
 use crate::pv;
@@ -31,16 +32,24 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
             reservation(cx, run, args, command, done)
         }
-        XENMEM_MAXIMUM_RAM_PAGE => Ok(Outcome::Done(machine::mem::frames::count().saturating_sub(1))),
+        XENMEM_MAXIMUM_RAM_PAGE => {
+            no_progress(done)?;
+            Ok(Outcome::Done(machine::mem::frames::count()))
+        }
         XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+            no_progress(done)?;
             amount(cx, run, args[1], command)
         }
-        XENMEM_ADD_TO_PHYSMAP => add_to_physmap(cx, run, args[1]),
-        XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(cx, run, args[1]),
+        XENMEM_ADD_TO_PHYSMAP => physmap::add(cx, run, args, done),
+        XENMEM_ADD_TO_PHYSMAP_BATCH => physmap::batch(cx, run, args, done),
+        XENMEM_REMOVE_FROM_PHYSMAP => physmap::remove(cx, run, args[1], done),
         XENMEM_MEMORY_MAP => memory_map(cx, run, args[1]),
+        XENMEM_CLAIM_PAGES => claim_pages(cx, run, args[1], done),
+        XENMEM_GET_VNUMAINFO => vnuma_info(cx, run, args[1], done),
+        // A translated domain maps no other's resources, unless it has the hardware.
+        XENMEM_ACQUIRE_RESOURCE => Err(Errno::EACCES),
         // For control domains alone.
         XENMEM_SET_MEMORY_MAP | XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => Err(Errno::EPERM),
-        XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_ACQUIRE_RESOURCE | XENMEM_CLAIM_PAGES => Err(Errno::EOPNOTSUPP),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -49,6 +58,17 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
 #[inline]
 pub(crate) fn progress(args: &Args) -> (u32, u64) {
     ((args[0] & ((1 << PROGRESS_SHIFT) - 1)) as u32, (args[0] & 0xffff_ffff) >> PROGRESS_SHIFT)
+}
+
+/// An operation that is done in one step has no progress to go on from.
+pub(super) fn no_progress(done: u64) -> Result<(), Errno> {
+    if done == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// The command is to be executed again, with `done` of it done.
+pub(super) fn again(args: &Args, command: u32, done: u64) -> Outcome {
+    let first = u64::from(command) | done << PROGRESS_SHIFT;
+    Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]])
 }
 
 /// How many frames a domain has and may have, and the highest place.
@@ -81,8 +101,7 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
     let extents = GuestPtr::<u64>::new(arg.extent_start);
     for index in done..arg.nr_extents {
         if (index - done) << arg.extent_order >= STEP {
-            let first = u64::from(command) | index << PROGRESS_SHIFT;
-            return Ok(Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]]));
+            return Ok(again(args, command, index));
         }
         let Ok(gfn) = extents.at(index).read(cx, run) else { return Ok(Outcome::Done(index)) };
         let result = if command == XENMEM_POPULATE_PHYSMAP {
@@ -116,42 +135,24 @@ fn decrease(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, order: u32) -> R
     result
 }
 
-fn remove_from_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let arg = GuestPtr::<RemoveFromPhysmap>::new(at).read(cx, run)?;
-    domain::own_from_guest(cx, &run.domain, arg.domid)?;
-    let dropped = cx.lock(&run.domain.memory).0.remove(Gfn::new(arg.gpfn))?.ok_or(Errno::ENOENT)?;
-    flush::after_change(cx, run, [dropped]);
-    Ok(Outcome::DONE)
+/// A claim of memory is for control domains; what is wrong with it is said first, as in Xen.
+fn claim_pages(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, done: u64) -> Answer {
+    no_progress(done)?;
+    let arg = GuestPtr::<MemoryReservation>::new(at).read(cx, run)?;
+    let is_good = arg.extent_start == 0 && arg.extent_order == 0 && arg.mem_flags == 0;
+    let is_there = domain::find(cx, DomId(arg.domid)).is_some();
+    Err(if is_good && is_there { Errno::EPERM } else { Errno::EINVAL })
 }
 
-/// Puts a frame of the hypervisor's giving at a place of the guest's choice; what was there is given up.
-fn add_to_physmap(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let arg = GuestPtr::<AddToPhysmap>::new(at).read(cx, run)?;
-    domain::own_from_guest(cx, &run.domain, arg.domid)?;
-    let gfn = Gfn::new(arg.gpfn);
-    match arg.space {
-        XENMAPSPACE_SHARED_INFO if arg.idx == 0 => {
-            let mfn = run.domain.shared.frame().mfn();
-            let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
-            flush::after_change(cx, run, dropped.into_iter().flatten());
-            Ok(Outcome::DONE)
-        }
-        XENMAPSPACE_SHARED_INFO => Err(Errno::EINVAL),
-        XENMAPSPACE_GRANT_TABLE => {
-            let mfn = super::grant::frame(cx, &run.domain, arg.idx)?;
-            let dropped = cx.lock(&run.domain.memory).0.map_special(gfn, mfn)?;
-            flush::after_change(cx, run, dropped.into_iter().flatten());
-            Ok(Outcome::DONE)
-        }
-        XENMAPSPACE_GMFN => {
-            let dropped = cx.lock(&run.domain.memory).0.relocate(Gfn::new(arg.idx), gfn)?;
-            flush::after_change(cx, run, dropped.into_iter().flatten());
-            Ok(Outcome::DONE)
-        }
-        XENMAPSPACE_GMFN_RANGE => Err(Errno::EOPNOTSUPP),
-        XENMAPSPACE_GMFN_FOREIGN => Err(Errno::ENOSYS),
-        _ => Err(Errno::EINVAL),
+/// No domain has NUMA nodes.
+fn vnuma_info(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, done: u64) -> Answer {
+    no_progress(done)?;
+    let arg = GuestPtr::<VnumaTopologyInfo>::new(at).read(cx, run)?;
+    if arg.pad != 0 {
+        return Err(Errno::EINVAL);
     }
+    domain::own_from_guest(cx, &run.domain, arg.domid)?;
+    Err(Errno::EOPNOTSUPP)
 }
 
 /// `XENMEM_memory_map`: the domain's own.

@@ -8,6 +8,8 @@ mod grant;
 mod hvm;
 pub(crate) mod memory;
 mod multicall;
+mod params;
+mod physmap;
 mod sched;
 pub mod table;
 mod vcpu;

@@ -44,21 +44,51 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             Err(if is_there { Errno::EPERM } else { Errno::ESRCH })
         }
         SCHEDOP_PIN_OVERRIDE => Err(Errno::EPERM),
-        // The watchdog is not built.
+        SCHEDOP_WATCHDOG => watchdog(cx, run, args[1]),
         _ => Err(Errno::ENOSYS),
     }
 }
 
 fn shutdown(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let arg = GuestPtr::<Shutdown>::new(at).read(cx, run)?;
-    let why = match arg.reason {
-        SHUTDOWN_POWEROFF | SHUTDOWN_REBOOT | SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG => life::Death::Asked(arg.reason),
-        // Without a toolstack nobody could resume it or build it anew.
-        SHUTDOWN_SUSPEND | SHUTDOWN_SOFT_RESET => return Err(Errno::EOPNOTSUPP),
-        _ => return Err(Errno::EINVAL),
-    };
-    life::end(cx, run, why);
+    // Without a toolstack nobody could resume it or build it anew.
+    if matches!(arg.reason, SHUTDOWN_SUSPEND | SHUTDOWN_SOFT_RESET) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // Any other number ends the domain, as in Xen, which has eight bits for it.
+    life::end(cx, run, life::Death::Asked(arg.reason & 0xff));
     Ok(Outcome::Gone)
+}
+
+/// Starts, pats or stops one of the domain's watchdogs, which are timers of its first virtual CPU.
+fn watchdog(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let arg = GuestPtr::<Watchdog>::new(at).read(cx, run)?;
+    let domain = run.domain.clone();
+    let vcpu = &domain.vcpus[0];
+    let (mut state, mut cx) = cx.lock(&vcpu.state);
+    let slot = match arg.id {
+        0 => state.watchdogs.iter().position(Option::is_none),
+        id => (0..state.watchdogs.len()).find(|&slot| slot as u32 + 1 == id && state.watchdogs[slot].is_some()),
+    };
+    let slot = match slot {
+        Some(slot) => slot,
+        // A result of 32 bits in Xen, which is not extended to 64.
+        None if arg.id == 0 => return Ok(Outcome::Done(Errno::ENOSPC.to_rax() & 0xffff_ffff)),
+        None => return Err(Errno::EINVAL),
+    };
+    let mut timer = state.watchdogs[slot].take().unwrap_or_default();
+    timer.stop(&mut cx);
+    if arg.id != 0 && arg.timeout == 0 {
+        return Ok(Outcome::DONE);
+    }
+    let deadline = time::now() + u64::from(arg.timeout) * 1_000_000_000;
+    if !timer.set(&mut cx, deadline, (vcpu.key, Kind::Watchdog)) {
+        return Err(Errno::ENOMEM);
+    }
+    state.watchdogs[slot] = Some(timer);
+    drop(state);
+    run.rearm = true;
+    Ok(Outcome::Done(if arg.id == 0 { slot as u64 + 1 } else { 0 }))
 }
 
 /// Sleeps until one of the ports is pending, an upcall comes, or the time is over.

@@ -25,6 +25,11 @@ const MIN_PERIOD_NS: u64 = 1_000_000;
 /// The longest, as in Xen: about 292 years less than what 64 bits hold.
 const MAX_PERIOD_NS: u64 = i64::MAX as u64;
 
+/// From here on a deadline of `set_timer_op` is taken for a mistake, as in Xen: 13 days.
+const FAR_NS: u64 = 1 << 50;
+/// When its timer fires then.
+const SOON_NS: u64 = 100_000_000;
+
 /// `VCPUOP_*`: `args[0]` the command, `args[1]` the virtual CPU, `args[2]` the argument.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     let target = run.domain.vcpu_from_guest(args[1] & 0xffff_ffff)?.id;
@@ -44,9 +49,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         VCPUOP_STOP_PERIODIC_TIMER => stop_periodic(cx, run, target),
         VCPUOP_SET_SINGLESHOT_TIMER if is_self => set_singleshot(cx, run, at),
         VCPUOP_STOP_SINGLESHOT_TIMER if is_self => {
-            let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
-            let (mut state, mut cx) = cx.lock(&vcpu.state);
-            state.singleshot.stop(&mut cx);
+            stop_singleshot(cx, run);
             Ok(Outcome::DONE)
         }
         VCPUOP_SET_SINGLESHOT_TIMER | VCPUOP_STOP_SINGLESHOT_TIMER => Err(Errno::EINVAL),
@@ -63,10 +66,16 @@ fn is_up(run: &Running, target: VcpuId) -> bool {
 }
 
 fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
+    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
+    if !run.domain.shared.has_vcpu_info(target) {
+        return Err(Errno::EINVAL);
+    }
     let context = GuestPtr::<HvmContext>::new(at).read(cx, run)?;
+    if cx.lock(&vcpu.state).0.is_initialised {
+        return Err(Errno::EEXIST);
+    }
     let registers = startup::from_hvm_context(&context)?;
     startup::check_controls(&run.domain, &registers)?;
-    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
     let (mut state, _) = cx.lock(&vcpu.state);
     if state.is_initialised {
         return Err(Errno::EEXIST);
@@ -116,8 +125,10 @@ fn register_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, a
     let arg = GuestPtr::<RegisterRunstateMemoryArea>::new(at).read(cx, run)?;
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
     let info = runstate::info(cx, vcpu);
-    GuestPtr::<RunstateInfo>::new(arg.addr).write(cx, run, &info)?;
-    set_areas(cx, run, target, |areas| areas.runstate = Some(GuestVirt::new(arg.addr)))
+    // An area that cannot be written now is tried again each time, as in Xen; null gives it up.
+    let _ = GuestPtr::<RunstateInfo>::new(arg.addr).write(cx, run, &info);
+    let area = (arg.addr != 0).then(|| GuestVirt::new(arg.addr));
+    set_areas(cx, run, target, |areas| areas.runstate = area)
 }
 
 fn register_time(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
@@ -136,7 +147,7 @@ fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args:
     let arg = GuestPtr::<RegisterVcpuInfo>::new(args[2]).read(cx, run)?;
     let offset = u64::from(arg.offset);
     if offset % 8 != 0 || offset > PAGE_SIZE - size_of::<VcpuInfo>() as u64 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::ENXIO);
     }
     // For itself, or one that is down.
     if run.domain.shared.has_moved(target) || (target != run.id && is_up(run, target)) {
@@ -190,10 +201,19 @@ fn stop_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> An
 
 fn set_singleshot(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let arg = GuestPtr::<SetSingleshotTimer>::new(at).read(cx, run)?;
-    if arg.flags & VCPU_SSHOTTMR_FUTURE != 0 && arg.timeout_abs_ns < time::now() {
-        return Err(Errno::ETIME);
+    // `VCPU_SSHOTTMR_future` is ignored, as by Xen: the past is now.
+    if arg.timeout_abs_ns >= time::now() {
+        return arm(cx, run, arg.timeout_abs_ns);
     }
-    arm(cx, run, arg.timeout_abs_ns)
+    stop_singleshot(cx, run);
+    let domain = run.domain.clone();
+    events::timer(cx, &domain, run.id);
+    Ok(Outcome::DONE)
+}
+
+fn stop_singleshot(cx: &mut Cx<'_, Root>, run: &Running) {
+    let (mut state, mut cx) = cx.lock(&run.vcpu().state);
+    state.singleshot.stop(&mut cx);
 }
 
 fn arm(cx: &mut Cx<'_, Root>, run: &mut Running, deadline_ns: u64) -> Answer {
@@ -216,11 +236,12 @@ fn send_nmi(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer 
 
 /// `set_timer_op`: `args[0]` the deadline in ns of system time, 0 for none. It shares its timer with the single-shot one.
 pub(super) fn set_timer(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    if args[0] == 0 {
-        let vcpu = run.vcpu();
-        let (mut state, mut cx) = cx.lock(&vcpu.state);
-        state.singleshot.stop(&mut cx);
+    let (deadline, now) = (args[0], time::now());
+    if deadline == 0 {
+        stop_singleshot(cx, run);
         return Ok(Outcome::DONE);
     }
-    arm(cx, run, args[0])
+    // As in Xen: a guest whose arithmetic has wrapped around looks at its work soon.
+    let is_wrapped = deadline > i64::MAX as u64 || deadline.saturating_sub(now) >= FAR_NS;
+    arm(cx, run, if is_wrapped { now + SOON_NS } else { deadline })
 }

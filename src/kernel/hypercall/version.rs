@@ -24,8 +24,6 @@ const COMPILER: &str = "rustc";
 /// What a PVH guest finds in submap 0 of the features.
 const FEATURES: u32 = 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
     | 1 << features::XENFEAT_AUTO_TRANSLATED_PHYSMAP
-    | 1 << features::XENFEAT_SUPERVISOR_MODE_KERNEL
-    | 1 << features::XENFEAT_PAE_PGDIR_ABOVE_4GB
     | 1 << features::XENFEAT_HVM_CALLBACK_VECTOR
     | 1 << features::XENFEAT_HVM_SAFE_PVCLOCK
     | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
@@ -62,6 +60,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             give(cx, run, args[1], &PlatformParameters { virt_start })
         }
         XENVER_GET_FEATURES => get_features(cx, run, args[1]),
+        XENVER_PAGESIZE if args[1] != 0 => Err(Errno::EINVAL),
         XENVER_PAGESIZE => Ok(Outcome::Done(model::addr::PAGE_SIZE)),
         XENVER_GUEST_HANDLE => {
             let handle = run.domain.handle;
@@ -104,6 +103,8 @@ fn get_features(cx: &mut Cx<'_, Root>, run: &Running, at: u64) -> Answer {
 
 /// The hypervisor's command line is for the initial domain; others are told nothing, as in Xen.
 fn commandline(cx: &mut Cx<'_, Root>, run: &Running, at: u64) -> Answer {
-    let line = if run.domain.id.0 == 0 { crate::boot::command_line() } else { "<denied>" };
-    give(cx, run, at, &text::<1024>(line))
+    if run.domain.id.0 != 0 {
+        return give(cx, run, at, b"<denied>\0");
+    }
+    give(cx, run, at, &text::<1024>(crate::boot::command_line()))
 }

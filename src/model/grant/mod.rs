@@ -24,6 +24,8 @@ impl Status {
     pub const BAD_DOMAIN: Status = Status(gnt::GNTST_BAD_DOMAIN);
     /// The caller has no right over that domain (`GNTST_permission_denied`).
     pub const PERMISSION_DENIED: Status = Status(gnt::GNTST_PERMISSION_DENIED);
+    /// The argument names memory that is not there (`GNTST_bad_virt_addr`).
+    pub const BAD_VIRT_ADDR: Status = Status(gnt::GNTST_BAD_VIRT_ADDR);
 
     /// The header's number.
     pub const fn raw(self) -> i16 {

@@ -225,7 +225,8 @@ impl MsrPolicy {
             nr::UCODE_REV => Read::Value(self.microcode),
             nr::ARCH_CAPABILITIES => self.arch_capabilities.map_or(Read::Fault, Read::Value),
             _ => match (self.managed(msr), self.vendor) {
-                (Some(Managed::HypercallPage | Managed::PredCmd | Managed::Efer), _) => Read::Fault,
+                (Some(Managed::HypercallPage), _) => Read::Value(0),
+                (Some(Managed::PredCmd | Managed::Efer), _) => Read::Fault,
                 (Some(managed), _) => Read::Managed(managed),
                 (None, Vendor::Intel) => Self::read_intel(msr),
                 (None, Vendor::Amd) => self.read_amd(msr),

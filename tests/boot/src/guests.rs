@@ -27,7 +27,7 @@ const fn ending(name: &'static str, vcpus: u32, ended: &'static str) -> Question
     Question { name, vcpus, counts: false, ended }
 }
 
-const QUESTIONS: [Question; 13] = [
+const QUESTIONS: [Question; 14] = [
     question("hello", 1),
     question("cost", 1),
     question("lapic", 1),
@@ -36,6 +36,7 @@ const QUESTIONS: [Question; 13] = [
     question("memory", 1),
     question("hostile", 1),
     question("badregs", 1),
+    question("answers", 1),
     ending("triple", 1, words::TRIPLE_FAULT),
     ending("wild", 1, words::WILD_JUMP),
     ending("crash", 1, words::CRASHED),

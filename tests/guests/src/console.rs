@@ -70,6 +70,12 @@ pub fn drain() {
     }
 }
 
+/// From now on lines go to port 0xE9: the ring's port is about to be closed.
+pub fn leave_ring() {
+    drain();
+    RING.store(0, Relaxed);
+}
+
 fn notify(port: u32) {
     hypercall::op(nr::EVENT_CHANNEL_OP, event_channel::EVTCHNOP_SEND, &mut event_channel::Send { port });
 }

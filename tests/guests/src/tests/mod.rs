@@ -2,6 +2,7 @@
 
 use guest::start::Boot;
 
+mod answers;
 mod badregs;
 pub mod cost;
 mod ends;
@@ -26,6 +27,7 @@ pub const ALL: &[Test] = &[
     ("memory", memory::run),
     ("hostile", hostile::run),
     ("badregs", badregs::run),
+    ("answers", answers::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("pv-traps", |boot| pv::only(boot, pv::traps::run)),
     ("pv-mmu", |boot| pv::only(boot, pv::mmu::run)),
