@@ -33,6 +33,8 @@ pub(super) struct Batch {
     pdone: u64,
     /// Operations done by earlier parts of the call, and by this one.
     done: u32,
+    /// Registers that are no arguments of it: the guest finds them as they were.
+    others: [u64; 2],
 }
 
 impl Batch {
@@ -46,6 +48,7 @@ impl Batch {
             budget: Budget::new(),
             pdone: args[2],
             done: 0,
+            others: [args[4], args[5]],
         };
         if batch.left & PREEMPTED != 0 {
             if batch.left == PREEMPTED && batch.at == 0 {
@@ -91,8 +94,7 @@ impl Batch {
             Ok(()) => 0,
             Err(Stop::Refused(errno)) => -errno.number(),
             Err(Stop::Again) => {
-                let count = self.left | PREEMPTED;
-                return Ok(Outcome::Again([self.at, count.into(), self.pdone, self.foreign.into(), 0, 0]));
+                return Ok(self.again(self.at, self.left, self.pdone, self.foreign));
             }
         };
         if has_changed { self.finish(cx, run, code) } else { answer(code) }
@@ -101,9 +103,14 @@ impl Batch {
     /// Finishes what the operations left to be undone; then the call ends with `code`.
     fn finish(&self, cx: &mut Cx<'_, Root>, run: &Running, code: i32) -> Answer {
         match with(cx, &run.domain, false, &self.budget, |session| session.mmu().finish()) {
-            Some(Err(Stop::Again)) => Ok(Outcome::Again([0, PREEMPTED.into(), 0, u64::from(code as u32), 0, 0])),
+            Some(Err(Stop::Again)) => Ok(self.again(0, 0, 0, code as u32)),
             _ => answer(code),
         }
+    }
+
+    fn again(&self, at: u64, left: u32, pdone: u64, foreign: u32) -> Outcome {
+        let [fifth, sixth] = self.others;
+        Outcome::Again([at, (left | PREEMPTED).into(), pdone, foreign.into(), fifth, sixth])
     }
 }
 
