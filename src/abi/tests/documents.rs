@@ -9,13 +9,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files of this crate with constants that the document lists.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "callback.rs",
     "event_channel.rs",
     "grant_table.rs",
     "hvm_op.rs",
     "hvm_params.rs",
     "memory.rs",
+    "physdev.rs",
+    "platform.rs",
     "sched.rs",
     "vcpu.rs",
     "version.rs",
@@ -23,7 +25,7 @@ const SOURCES: [&str; 10] = [
 ];
 
 /// Beginnings of the names that the document lists.
-const PREFIXES: [&str; 14] = [
+const PREFIXES: [&str; 16] = [
     "CALLBACKOP_",
     "CONSOLEIO_",
     "EVTCHNOP_",
@@ -31,17 +33,20 @@ const PREFIXES: [&str; 14] = [
     "HVMOP_",
     "HVM_PARAM_",
     "MMUEXT_",
+    "PHYSDEVOP_",
     "SCHEDOP_",
     "VCPUOP_",
     "VMASST_CMD_",
     "VMASST_TYPE_",
     "XENMAPSPACE_",
     "XENMEM_",
+    "XENPF_",
     "XENVER_",
 ];
 
 /// Names that begin like those and are no operations.
-const OTHERS: [&str; 4] = ["HVM_PARAM_CALLBACK_IRQ_TYPE", "HVM_PARAM_CALLBACK_TYPE", "MMUEXT_OP", "XENMEM_RESOURCE_"];
+const OTHERS: [&str; 5] =
+    ["HVM_PARAM_CALLBACK_IRQ_TYPE", "HVM_PARAM_CALLBACK_TYPE", "MMUEXT_OP", "XENMEM_RESOURCE_", "XENPF_ACPI_SLEEP_"];
 
 const STATES: [&str; 3] = ["built", "refused", "not built"];
 
