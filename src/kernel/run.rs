@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use machine::exit::Exit;
 use machine::irq::{self, pending};
 use machine::percpu::this_cpu;
 use machine::virt::Virt;
@@ -117,20 +118,42 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if core::mem::take(&mut run.context.is_polling) {
         blocking::end_poll(cx, run);
     }
-    let next = if run.is_pv() { pv::events::prepare(cx, run) } else { hvm::events::prepare(cx, run) };
-    if next == Next::Schedule {
+    if run.is_pv() {
+        return step_pv(cx, run);
+    }
+    if hvm::events::prepare(cx, run) == Next::Schedule {
         return Next::Schedule;
     }
+    let exit = stay(run, |context| context.hw.run(&mut context.regs));
+    hvm::exit::handle(cx, run, exit)
+}
+
+/// Stays in a PV guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
+fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    loop {
+        if pv::events::prepare(cx, run) == Next::Schedule {
+            return Next::Schedule;
+        }
+        let exit = stay(run, |context| context.hw.pv_mut().run(&mut context.regs));
+        let next = pv::exit::handle(cx, run, exit);
+        if next == Next::Schedule || run.rearm || irq::is_pending() {
+            return next;
+        }
+    }
+}
+
+/// Runs the guest until it leaves, with translations that are of its memory as it is.
+#[inline(always)]
+fn stay(run: &mut Running, enter: impl FnOnce(&mut Context) -> Exit) -> Exit {
     flush::entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
-    let context = &mut *run.context;
-    let exit = context.hw.run(&mut context.regs);
+    let exit = enter(&mut run.context);
     flush::left();
-    if run.domain.pv.is_some() { pv::exit::handle(cx, run, exit) } else { hvm::exit::handle(cx, run, exit) }
+    exit
 }
 
 /// Makes this CPU have what the scheduler decided.
