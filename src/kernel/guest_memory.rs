@@ -73,13 +73,13 @@ pub fn walk<P: before::P2m>(
 /// page table under a translation that lets it be written.
 #[inline]
 pub fn window<R>(run: &Running, f: impl FnOnce() -> R) -> R {
-    flush::entering();
+    run.here.visits.entering();
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         machine::pv::forget_translations();
     }
     let result = f();
-    flush::left();
+    run.here.visits.left();
     result
 }
 

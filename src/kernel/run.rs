@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use machine::exit::Exit;
 use machine::irq::{self, pending};
@@ -13,7 +14,7 @@ use model::sched::Decision;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::domain::{Context, Domain, Vcpu, flush, life};
+use crate::domain::{Context, Domain, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
 use crate::{blocking, console, pv, runstate, sched, time};
@@ -38,6 +39,23 @@ pub struct Running {
     pub context: Box<Context>,
     /// The physical CPU's timer has to be set anew.
     pub rearm: bool,
+    /// What of the physical CPU is looked at often.
+    pub here: Here,
+}
+
+/// What of the physical CPU that runs it a virtual CPU has at hand.
+#[derive(Clone, Copy)]
+pub struct Here {
+    /// How often it was in a guest.
+    pub visits: flush::Visits,
+    /// What has happened to it.
+    pub pending: irq::Pending,
+}
+
+impl Here {
+    fn new() -> Self {
+        Self { visits: flush::Visits::here(), pending: irq::Pending::here() }
+    }
 }
 
 impl Running {
@@ -130,13 +148,17 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 
 /// Stays in a PV guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
 fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    // One that is down and was woken is told so; one that goes down leaves the loop.
+    if !run.vcpu().is_up.load(Ordering::Relaxed) {
+        run.vcpu().note(attention::START);
+    }
     loop {
         if pv::events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;
         }
         let exit = stay(run, |context| context.hw.pv_mut().run(&mut context.regs));
         let next = pv::exit::handle(cx, run, exit);
-        if next == Next::Schedule || run.rearm || irq::is_pending() {
+        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
             return next;
         }
     }
@@ -145,14 +167,14 @@ fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 /// Runs the guest until it leaves, with translations that are of its memory as it is.
 #[inline(always)]
 fn stay(run: &mut Running, enter: impl FnOnce(&mut Context) -> Exit) -> Exit {
-    flush::entering();
+    run.here.visits.entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
     let exit = enter(&mut run.context);
-    flush::left();
+    run.here.visits.left();
     exit
 }
 
@@ -192,7 +214,7 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
         context.last_cpu = Some(here);
     }
     let VcpuRef { domain, id } = vcpu;
-    let mut run = Running { domain, id, context, rearm: false };
+    let mut run = Running { domain, id, context, rearm: false, here: Here::new() };
     runstate::update_area(cx, &mut run);
     if run.is_pv()
         && let Some(selectors) = run.context.hw.pv_mut().take_lost_selectors()

@@ -16,8 +16,7 @@ use crate::updown;
 /// Before each entry: starts and stops, then the most urgent event.
 #[inline]
 pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
-    let vcpu = run.vcpu();
-    if vcpu.attention.load(Ordering::Relaxed) != 0 || !vcpu.is_up.load(Ordering::Relaxed) {
+    if run.vcpu().attention.load(Ordering::Relaxed) != 0 {
         match look(cx, run) {
             Ok(Next::Enter) => {}
             Ok(Next::Schedule) => return Next::Schedule,
@@ -46,8 +45,7 @@ fn look(cx: &mut Cx<'_, Root>, run: &mut Running) -> Result<Next, Death> {
         run.vcpu().note(noted & !attention::SCHEDULE);
         return Ok(Next::Schedule);
     }
-    let is_told = noted & attention::START != 0 || !run.vcpu().is_up.load(Ordering::Relaxed);
-    if is_told && !updown::apply(cx, run) {
+    if noted & attention::START != 0 && !updown::apply(cx, run) {
         run.vcpu().note(noted & !attention::START);
         return Ok(Next::Schedule);
     }

@@ -50,6 +50,23 @@ pub fn is_pending() -> bool {
     PENDING[this_cpu().0 as usize].load(Ordering::Relaxed) != 0
 }
 
+/// What has happened to one CPU, so that it need not be looked for each time.
+#[derive(Clone, Copy)]
+pub struct Pending(&'static AtomicU32);
+
+impl Pending {
+    /// That of the CPU that executes this.
+    pub fn here() -> Self {
+        Self(&PENDING[this_cpu().0 as usize])
+    }
+
+    /// As [`is_pending`] on that CPU.
+    #[inline]
+    pub fn is_some(self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+}
+
 /// Notes something for a CPU without interrupting it.
 pub fn note(cpu: CpuId, what: u32) {
     PENDING[cpu.0 as usize].fetch_or(what, Ordering::Release); // pairs with `take_pending`
