@@ -1,7 +1,7 @@
 # The commands to know; `make help` lists them. What a command needs and the machine lacks is
 # installed or downloaded first, with a word about it (tools/need.sh, tools/get-*.sh).
 .DELETE_ON_ERROR:
-.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test fmt clippy clean help FORCE
+.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test figures fmt clippy clean help FORCE
 SHELL := /bin/bash
 BED ?= qemu
 KERNEL ?= 6.1-cloud
@@ -91,6 +91,9 @@ xen-test: build/guest bed-xen bed-qemu bed-bochs  ## the guest's own tests on De
 bench: build/euxen build/guest bed-xen bed-bochs  ## what each operation costs, beside Debian's Xen; writes docs/bench
 	@tools/need.sh iso
 	@$(RUNNER) bench $(TESTS)
+
+figures: build/euxen  ## lines of Rust and of unsafe Rust for each crate, size of the image
+	@$(RUNNER) figures
 
 fmt:  ## format the sources
 	@$(CARGO_FMT)

@@ -8,6 +8,7 @@ mod bed;
 mod bench;
 mod case;
 mod expect;
+mod figures;
 mod guests;
 mod host;
 mod image;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Some("test-all") => matrix(words),
         Some("xen-test") => xen_tests(words),
         Some("bench") => run_bench(words),
+        Some("figures") => figures(),
         Some("list") => {
             boots().iter().for_each(|case| println!("{}", case.name));
             ExitCode::SUCCESS
@@ -45,6 +47,16 @@ fn main() -> ExitCode {
                 "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | list"
             );
             ExitCode::from(2)
+        }
+    }
+}
+
+fn figures() -> ExitCode {
+    match figures::print() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the sources cannot be read: {error}");
+            ExitCode::FAILURE
         }
     }
 }

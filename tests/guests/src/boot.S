@@ -15,6 +15,12 @@
     movl %eax, %cr0
 .endm
 
+    .section .data
+    .balign 8
+    .global first_tsc
+first_tsc:
+    .quad 0
+
     .section .note.Xen, "a", @note
     .balign 4
     .long 4, 4, 18                      # XEN_ELFNOTE_PHYS32_ENTRY
@@ -25,6 +31,9 @@
     .code32
     .global pvh_start
 pvh_start:
+    rdtsc                               # the first instruction tells when it was
+    movl %eax, first_tsc
+    movl %edx, first_tsc + 4
     cli
     cld
     movl %ebx, %esi

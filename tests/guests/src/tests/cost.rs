@@ -10,7 +10,7 @@ use abi::memory::{AddToPhysmap, XENMAPSPACE_SHARED_INFO, XENMEM_ADD_TO_PHYSMAP, 
 use abi::nr;
 use abi::sched::SCHEDOP_YIELD;
 use abi::vcpu::VCPUOP_IS_UP;
-use abi::xen::{CONSOLEIO_WRITE, DOMID_SELF, MulticallEntry};
+use abi::xen::{CONSOLEIO_WRITE, DOMID_SELF, MulticallEntry, VcpuInfo, VcpuTimeInfo};
 use guest::pv::traps::{self, kind};
 use guest::start::Boot;
 use guest::{cpu, events, hypercall, interrupts, mem, println, pv, time};
@@ -70,6 +70,7 @@ pub fn run(boot: &Boot) {
     timers();
     let ready = events::init();
     println!("events: {ready}");
+    start();
     event_sends();
     multicall();
     console();
@@ -85,6 +86,22 @@ pub fn hypercall_loop(count: u64, number: u64, args: [u64; 4]) -> u64 {
     unsafe {
         crate::hypercall_ticks!(count, ["mov rax, r13"], [], in("r13") number, out("rax") _, in("rdi") args[0],
             in("rsi") args[1], in("rdx") args[2], in("r10") args[3])
+    }
+}
+
+unsafe extern "C" {
+    /// The TSC at a PVH guest's first instruction.
+    static first_tsc: u64;
+}
+
+/// From the hypervisor's first instruction, if system time begins there and the TSC is the machine's own.
+fn start() {
+    let record = events::vcpu_info(0) + core::mem::offset_of!(VcpuInfo, time) as u64;
+    let time: VcpuTimeInfo = mem::read(record);
+    // SAFETY: it was written once, before there was another virtual CPU.
+    let first = unsafe { first_tsc };
+    if first != 0 && time.system_time == 0 {
+        row("from the hypervisor's first instruction to the guest's", first - time.tsc_timestamp);
     }
 }
 
