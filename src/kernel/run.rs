@@ -142,7 +142,7 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if hvm::events::prepare(cx, run) == Next::Schedule {
         return Next::Schedule;
     }
-    let exit = stay(run, |context| context.hw.run(&mut context.regs));
+    let exit = stay(run, |_, _, context| context.hw.run(&mut context.regs));
     hvm::exit::handle(cx, run, exit)
 }
 
@@ -156,7 +156,7 @@ fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         if pv::events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;
         }
-        let exit = stay(run, |context| context.hw.pv_mut().run(&mut context.regs));
+        let exit = stay(run, pv::quick::run);
         let next = pv::exit::handle(cx, run, exit);
         if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
             return next;
@@ -166,14 +166,14 @@ fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 
 /// Runs the guest until it leaves, with translations that are of its memory as it is.
 #[inline(always)]
-fn stay(run: &mut Running, enter: impl FnOnce(&mut Context) -> Exit) -> Exit {
+fn stay(run: &mut Running, enter: impl FnOnce(&Domain, VcpuId, &mut Context) -> Exit) -> Exit {
     run.here.visits.entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
-    let exit = enter(&mut run.context);
+    let exit = enter(&run.domain, run.id, &mut run.context);
     run.here.visits.left();
     exit
 }

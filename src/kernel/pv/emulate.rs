@@ -10,17 +10,17 @@ use machine::cpu;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::{GuestVirt, Mfn};
 use model::emul::{self, ControlOp, Fault, Outcome, Port, System};
-use model::policy::Dynamic;
 use model::policy::control::ControlPolicy;
 use model::pv::code::{self, Code, Missing};
 use model::pv::is_guests;
 use model::pv::privileged::{self, CPUID, FORCED, Verdict, Who};
-use model::regs::{Cr0, Cr4, Event, SegmentName, vector};
+use model::regs::{Cr0, Event, SegmentName, vector};
 use sync::Cx;
 use sync::place::Root;
 
 use super::exit::{give_page_fault, trap};
-use super::{calls, events, mmu, msr, operands, ports};
+use super::quick::{FORCED_CPUID, set_pair};
+use super::{calls, events, mmu, msr, operands, ports, quick};
 use crate::blocking;
 use crate::domain::life::Death;
 use crate::guest_memory::{copy_in_part, window};
@@ -87,10 +87,9 @@ pub fn general_protection(cx: &mut Cx<'_, Root>, run: &mut Running) -> Emulated 
 
 /// After `#UD`: CPUID behind the prefix that forces its emulation.
 pub fn undefined(_: &mut Cx<'_, Root>, run: &mut Running) -> Emulated {
-    const ALL: [u8; 7] = [FORCED[0], FORCED[1], FORCED[2], FORCED[3], FORCED[4], CPUID[0], CPUID[1]];
     let rip = run.context.regs.rip;
     let is_forced = match window(run, || machine::pv::read1(GuestVirt::new(rip))) {
-        Some([word]) => word.to_le_bytes()[..ALL.len()] == ALL,
+        Some([word]) => word.to_le_bytes()[..FORCED_CPUID.len()] == FORCED_CPUID,
         None => match forced_at_the_end(run) {
             Ok(is_forced) => is_forced,
             Err(fault) => return Some(give(run, fault)),
@@ -100,7 +99,7 @@ pub fn undefined(_: &mut Cx<'_, Root>, run: &mut Running) -> Emulated {
         return None;
     }
     cpuid(run, true);
-    Some(finish(run, Done::Behind, ALL.len() as u8))
+    Some(finish(run, Done::Behind, FORCED_CPUID.len() as u8))
 }
 
 /// Likewise where not all of eight bytes can be read.
@@ -201,13 +200,13 @@ fn perform(cx: &mut Cx<'_, Root>, run: &mut Running, what: System) -> Answer {
         System::Cpuid => cpuid(run, false),
         System::Rdmsr => {
             let value = msr::read(run).ok_or(Refusal::Bounce)?;
-            set_pair(run, value);
+            set_pair(&mut run.context.regs, value);
         }
         System::Wrmsr if !msr::write(run) => return Err(Refusal::Bounce),
         System::Wrmsr => {}
-        System::Rdtsc => set_pair(run, cpu::rdtsc()),
+        System::Rdtsc => set_pair(&mut run.context.regs, cpu::rdtsc()),
         System::Rdtscp => {
-            set_pair(run, cpu::rdtsc());
+            set_pair(&mut run.context.regs, cpu::rdtsc());
             run.context.regs.rcx = run.context.hw.msr(GuestMsr::TscAux);
         }
         System::Xsetbv => xsetbv(run)?,
@@ -238,28 +237,11 @@ fn debug_fault(errno: Errno) -> Refusal {
     if errno == Errno::ENODEV { Event::UD.into() } else { Event::GP.into() }
 }
 
-/// CPUID. In Linux's way of asking, a kernel finds OSXSAVE set as soon as there is XSAVE: it counts on that.
 #[inline]
 fn cpuid(run: &mut Running, is_forced: bool) {
-    let (leaf, subleaf) = (run.context.regs.rax as u32, run.context.regs.rcx as u32);
-    let cpuid = &run.domain.cpuid;
-    let has_leak = is_forced && cpuid.xcr0() != 0 && run.context.hw.pv().is_kernel();
-    let now = Dynamic {
-        vcpu: run.id,
-        cr4: run.context.hw.cr(4) | if has_leak { Cr4::OSXSAVE.bits() } else { 0 },
-        xcr0: run.context.extended.xcr0(),
-        apic_enabled: true,
-        is_long: true,
-    };
-    let [eax, ebx, ecx, edx] = cpuid.query(leaf, subleaf, &now);
-    let regs = &mut run.context.regs;
-    (regs.rax, regs.rbx) = (u64::from(eax), u64::from(ebx));
-    (regs.rcx, regs.rdx) = (u64::from(ecx), u64::from(edx));
-}
-
-fn set_pair(run: &mut Running, value: u64) {
-    let regs = &mut run.context.regs;
-    (regs.rax, regs.rdx) = (value & 0xffff_ffff, value >> 32);
+    let context = &mut *run.context;
+    let xcr0 = context.extended.xcr0();
+    quick::cpuid(&run.domain, run.id, xcr0, context.hw.pv(), &mut context.regs, is_forced);
 }
 
 fn xsetbv(run: &mut Running) -> Result<(), Refusal> {

@@ -9,7 +9,7 @@
 //! | `start` | how a virtual CPU starts |
 //! | `mmu` | hypercalls about page tables |
 //! | `memory` | the domain's frames |
-//! | `emulate` | privileged instructions; with `msr`, `ports`, and `operands` for strings of them |
+//! | `emulate`, `quick` | privileged instructions; with `msr`, `ports`, and `operands` for strings of them |
 //! | `store` | stores of a guest's kernel to page tables |
 //! | `builder` | making a PV domain |
 //! | `platform` | what an initial domain may do to the machine |
@@ -27,6 +27,7 @@ mod operands;
 pub mod physdev;
 pub mod platform;
 pub mod ports;
+pub mod quick;
 pub mod rights;
 pub mod start;
 pub mod store;

@@ -53,7 +53,7 @@ pub fn write(run: &mut Running) -> bool {
 }
 
 /// The name of a register that is switched with the virtual CPU.
-fn switched(msr: u32) -> Option<GuestMsr> {
+pub fn switched(msr: u32) -> Option<GuestMsr> {
     Some(match msr {
         0xc000_0100 => GuestMsr::FsBase,
         0xc000_0101 => GuestMsr::GsBase,

@@ -27,6 +27,22 @@ impl Vcpu {
         self.decode(regs)
     }
 
+    /// Runs the guest as [`crate::virt::Virt::run`], and again each time that `quick` has done what the guest left for: an
+    /// instruction that raised `#UD` or `#GP`.
+    #[inline(always)]
+    pub fn run_with(&mut self, regs: &mut Regs, mut quick: impl FnMut(&mut Self, &mut Regs) -> bool) -> Exit {
+        if core::ptr::from_mut(regs) as u64 != self.ready {
+            return self.run_slowly(regs);
+        }
+        loop {
+            self.enter(regs);
+            let may_be = regs.vector == u64::from(vector::UD) || regs.vector == u64::from(vector::GP);
+            if !may_be || !quick(self, regs) {
+                return self.decode(regs);
+            }
+        }
+    }
+
     /// The guest runs, and leaves.
     #[inline(always)]
     fn enter(&self, regs: &mut Regs) {

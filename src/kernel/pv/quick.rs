@@ -1,0 +1,109 @@
+//! The commonest privileged instructions, done within one stay in the guest.
+//!
+//! A stay ends with an interrupt: what happens elsewhere meanwhile, a flush that this CPU must join or an event for the
+//! guest, comes with one, which the processor takes as soon as the guest goes on. So an instruction that touches only what
+//! this CPU has can be done without leaving; `emulate` does all others, and these where something is special.
+
+use abi::pv_vcpu::FLAT_KERNEL_CS64;
+use machine::cpu;
+use machine::exit::Exit;
+use machine::pv::Vcpu;
+use machine::virt::Virt;
+use model::addr::GuestVirt;
+use model::emul::{self, ControlOp, System};
+use model::ids::VcpuId;
+use model::policy::{Dynamic, Read};
+use model::pv::privileged::{self, CPUID, FORCED};
+use model::regs::{Cr0, Cr4, Regs, Rflags, vector};
+
+use super::msr::switched;
+use crate::domain::{Context, Domain};
+
+/// CPUID behind the prefix that forces its emulation.
+pub const FORCED_CPUID: [u8; 7] = [FORCED[0], FORCED[1], FORCED[2], FORCED[3], FORCED[4], CPUID[0], CPUID[1]];
+
+const MASK: u64 = u64::MAX >> 8;
+const WORD: u64 = {
+    let [a, b, c, d, e, f, g] = FORCED_CPUID;
+    u64::from_le_bytes([a, b, c, d, e, f, g, 0])
+};
+
+/// Runs the guest until it leaves for something that is not done here.
+#[inline(always)]
+pub fn run(domain: &Domain, id: VcpuId, context: &mut Context) -> Exit {
+    let xcr0 = context.extended.xcr0();
+    context.hw.pv_mut().run_with(&mut context.regs, |vcpu, regs| quick(domain, id, xcr0, vcpu, regs))
+}
+
+/// Does an instruction that raised `#UD` or `#GP`, if it is one of these.
+#[inline]
+fn quick(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> bool {
+    if regs.rflags & Rflags::TF.bits() != 0 {
+        return false;
+    }
+    let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return false };
+    let len = if regs.vector == u64::from(vector::UD) {
+        if word & MASK != WORD {
+            return false;
+        }
+        cpuid(domain, id, xcr0, vcpu, regs, true);
+        FORCED_CPUID.len() as u64
+    } else {
+        if regs.error != 0 || regs.cs as u16 != FLAT_KERNEL_CS64 || !vcpu.is_kernel() {
+            return false;
+        }
+        match emul::frequent(&word.to_le_bytes()) {
+            Some((what, len)) if privileged(domain, vcpu, regs, what) => u64::from(len),
+            _ => return false,
+        }
+    };
+    regs.rip = regs.rip.wrapping_add(len);
+    regs.rflags &= !Rflags::RF.bits();
+    true
+}
+
+/// An instruction of the guest's kernel.
+#[inline]
+fn privileged(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs, what: System) -> bool {
+    match what {
+        System::Rdmsr => {
+            // The processor looks at 32 bits.
+            let msr = regs.rcx as u32;
+            let value = match domain.msrs.read(msr) {
+                Read::Value(value) => value,
+                Read::Switched => match switched(msr) {
+                    Some(msr) => vcpu.msr(msr),
+                    None => return false,
+                },
+                _ => return false,
+            };
+            set_pair(regs, value);
+        }
+        System::Rdtsc => set_pair(regs, cpu::rdtsc()),
+        System::Control(ControlOp::Read { cr: 0, gpr }) => {
+            *regs.gpr_mut(gpr) = privileged::read_cr0(vcpu.cr(0) & Cr0::TS.bits() != 0);
+        }
+        System::Control(ControlOp::Read { cr: cr @ 2..=4, gpr }) => *regs.gpr_mut(gpr) = vcpu.cr(cr),
+        System::Control(ControlOp::Clts) => vcpu.set_cr(0, vcpu.cr(0) & !Cr0::TS.bits()),
+        _ => return false,
+    }
+    true
+}
+
+/// Puts a value into EDX:EAX.
+#[inline]
+pub fn set_pair(regs: &mut Regs, value: u64) {
+    (regs.rax, regs.rdx) = (value & 0xffff_ffff, value >> 32);
+}
+
+/// CPUID. In Linux's way of asking, a kernel finds OSXSAVE set as soon as there is XSAVE: it counts on that.
+#[inline]
+pub fn cpuid(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &Vcpu, regs: &mut Regs, is_forced: bool) {
+    let (leaf, subleaf) = (regs.rax as u32, regs.rcx as u32);
+    let has_leak = is_forced && domain.cpuid.xcr0() != 0 && vcpu.is_kernel();
+    let cr4 = vcpu.cr(4) | if has_leak { Cr4::OSXSAVE.bits() } else { 0 };
+    let now = Dynamic { vcpu: id, cr4, xcr0, apic_enabled: true, is_long: true };
+    let [eax, ebx, ecx, edx] = domain.cpuid.query(leaf, subleaf, &now);
+    (regs.rax, regs.rbx) = (u64::from(eax), u64::from(ebx));
+    (regs.rcx, regs.rdx) = (u64::from(ecx), u64::from(edx));
+}
