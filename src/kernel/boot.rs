@@ -77,6 +77,7 @@ pub fn run() -> ! {
     prepare_isolation();
     hw::enable_this_cpu();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
+    machine::pv::prepare();
     let mut cx = Cx::root();
     log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());
     start_domains(&mut cx);

@@ -40,6 +40,11 @@ pub(crate) fn enable_this_cpu(id: CpuId) {
     copy::set_smap(features::has_smap());
 }
 
+/// Takes the memory that all PV domains share; once, at boot. Without it there are none.
+pub fn prepare() {
+    space::empty();
+}
+
 /// Makes this CPU forget what it knows of one page, of the guest's that it has loaded or of any address.
 #[inline]
 pub fn invlpg(address: u64) {

@@ -60,7 +60,7 @@ pub struct Space {
 /// A page of zeros, for the pages of a GDT that a guest has not set.
 static EMPTY: Once<OwnedPages> = Once::new();
 
-fn empty() -> Option<MachineAddr> {
+pub(super) fn empty() -> Option<MachineAddr> {
     if EMPTY.get().is_none() {
         let page = OwnedPages::zeroed(0)?;
         EMPTY.call_once(|| page);

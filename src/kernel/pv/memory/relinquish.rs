@@ -4,7 +4,6 @@
 //! before it loads CR3 anew.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use machine::mem::frames;
 use model::addr::Mfn;
@@ -48,11 +47,7 @@ impl Relinquish {
             Self::Frames(from) => drop_frames(session, from, &budget),
             Self::Done => Self::Done,
         });
-        let next = next.unwrap_or(Self::Done);
-        if next == Self::Done && self != Self::Done {
-            report_rest(domain);
-        }
-        next
+        next.unwrap_or(Self::Done)
     }
 }
 
@@ -106,13 +101,5 @@ fn finish(session: &mut Session<'_>) -> Relinquish {
     match session.mmu().finish() {
         Ok(()) => Relinquish::Done,
         Err(_) => Relinquish::Frames(Mfn::new(frames::count())),
-    }
-}
-
-/// What others still refer to is theirs until they let go of it; more than that is a mistake of ours.
-fn report_rest(domain: &Domain) {
-    let rest = domain.pv.as_ref().map_or(0, |pv| pv.pages.load(Ordering::Relaxed));
-    if rest != 0 {
-        log::debug!("({}) {rest} of its frames are referred to still", domain.name);
     }
 }
