@@ -25,7 +25,6 @@ fn cpuid() {
     let forced = cpu::forced_cpuid(0x4000_0000, 0);
     equal(forced.ebx.into(), abi::cpuid::XEN_CPUID_SIGNATURE_EBX.into(), "CPUID with the prefix shows the hypervisor");
     let one = cpu::forced_cpuid(1, 0);
-    check!(one.edx >> 9 & 1 == 0 || pv::is_initial(), "there is no local APIC"; "{:#x}", one.edx);
     check!(one.ecx >> 5 & 1 == 0, "there is no VT-x"; "{:#x}", one.ecx);
     check!(one.ecx >> 31 & 1 == 1, "there is a hypervisor"; "{:#x}", one.ecx);
     check!(one.edx >> 12 & 1 == 0 || pv::is_initial(), "there are no MTRRs"; "{:#x}", one.edx);
@@ -254,10 +253,15 @@ fn halt() {
     let due = start + 3 * MILLISECOND;
     check!(hypercall::call(nr::SET_TIMER_OP, [due, 0, 0, 0, 0]) == Ret(0), "a timer can be set");
     mem::poke8(events::vcpu_info(0) + 1, 0);
-    // SAFETY: events are handled.
-    let fault = unsafe { attempt!("hlt") };
+    let (mut fault, mut times) = (None, 0);
+    while fault.is_none() && time::now() < due && times < 50 {
+        // Another event may come before.
+        // SAFETY: events are handled.
+        fault = unsafe { attempt!("hlt") };
+        times += 1;
+    }
     cpu::cli();
     // Xen 4.17 refuses it; a kernel blocks by sched_op.
     check!(fault.is_none() || fault == Some(Fault::GP), "HLT is done or #GP(0)"; "{:?}", fault);
-    check!(fault.is_some() || time::now() >= due, "if it is done it sleeps until the event");
+    check!(fault.is_some() || time::now() >= due, "if it is done it sleeps until the event"; "{} times", times);
 }
