@@ -14,7 +14,7 @@ use model::sched::Decision;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::domain::{Context, Domain, Vcpu, attention, flush, life};
+use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
 use crate::{blocking, console, pv, runstate, sched, time};
@@ -41,6 +41,8 @@ pub struct Running {
     pub rearm: bool,
     /// What of the physical CPU is looked at often.
     pub here: Here,
+    /// Its `vcpu_info`, if it has one.
+    pub info: Option<Info>,
 }
 
 /// What of the physical CPU that runs it a virtual CPU has at hand.
@@ -63,6 +65,11 @@ impl Running {
     #[inline]
     pub fn vcpu(&self) -> &Vcpu {
         &self.domain.vcpus[self.id.0 as usize]
+    }
+
+    /// Looks anew where its `vcpu_info` is.
+    pub fn find_info(&mut self) {
+        self.info = self.domain.shared.info(self.domain.id, self.id);
     }
 
     /// Whether it is a PV virtual CPU.
@@ -214,7 +221,8 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
         context.last_cpu = Some(here);
     }
     let VcpuRef { domain, id } = vcpu;
-    let mut run = Running { domain, id, context, rearm: false, here: Here::new() };
+    let mut run = Running { domain, id, context, rearm: false, here: Here::new(), info: None };
+    run.find_info();
     runstate::update_area(cx, &mut run);
     if run.is_pv()
         && let Some(selectors) = run.context.hw.pv_mut().take_lost_selectors()

@@ -21,7 +21,7 @@ use model::policy::{CpuidPolicy, MsrPolicy};
 use sync::place::{self, before};
 use sync::{Cx, Lock};
 
-pub use shared::Shared;
+pub use shared::{Info, Shared};
 pub use vcpu::{Areas, Context, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;

@@ -7,9 +7,9 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
-use machine::mem::PinnedFrame;
+use machine::mem::{PinnedFrame, PinnedPart};
 use model::evtchn::{EvtchnPort, SharedBits};
-use model::ids::VcpuId;
+use model::ids::{DomId, VcpuId};
 use model::time::{TimeInfo, WallClock};
 use sync::Once;
 
@@ -84,34 +84,15 @@ impl Shared {
         }
     }
 
-    /// Whether the virtual CPU has an upcall to take, masked or not.
-    #[inline]
+    /// Whether a virtual CPU has an upcall to take, masked or not.
     pub fn has_upcall(&self, vcpu: VcpuId) -> bool {
         self.vcpu_info(vcpu).is_some_and(|(frame, at)| frame.byte(at + UPCALL).load(Ordering::Acquire) != 0)
     }
 
-    /// Whether the virtual CPU has an upcall to take and does not mask upcalls.
-    #[inline]
-    pub fn is_upcall_due(&self, vcpu: VcpuId) -> bool {
-        // The flag in the low byte, the mask in the next.
-        self.vcpu_info(vcpu).is_some_and(|(frame, at)| {
-            let word = frame.word(at + UPCALL).load(Ordering::Acquire) & 0xffff;
-            word.wrapping_sub(1) < 0xff
-        })
-    }
-
-    /// Whether a virtual CPU masks upcalls: `evtchn_upcall_mask`. `None` if it has no `vcpu_info` yet.
-    #[inline]
-    pub fn upcall_mask(&self, vcpu: VcpuId) -> Option<&AtomicU8> {
-        self.vcpu_info(vcpu).map(|(frame, at)| frame.byte(at + UPCALL_MASK))
-    }
-
-    /// Tells a PV virtual CPU where its last page fault was.
-    #[inline]
-    pub fn set_cr2(&self, vcpu: VcpuId, address: u64) {
-        if let Some((frame, at)) = self.vcpu_info(vcpu) {
-            frame.long(at + CR2).store(address, Ordering::Relaxed);
-        }
+    /// The `vcpu_info` of a virtual CPU, for the CPU that runs it. `None` if it has none yet.
+    pub fn info(&self, owner: DomId, vcpu: VcpuId) -> Option<Info> {
+        let (frame, at) = self.vcpu_info(vcpu)?;
+        Some(Info(PinnedPart::new(PinnedFrame::get(frame.mfn(), owner).ok()?, at)))
     }
 
     /// Tells a virtual CPU the time, as a function of the TSC.
@@ -131,6 +112,37 @@ impl Shared {
         self.info.word(offset_of!(SharedInfo, wc_sec_hi)).store((seconds >> 32) as u32, Ordering::Relaxed);
         self.info.word(offset_of!(SharedInfo, wc_nsec)).store(clock.nsec(), Ordering::Relaxed);
         version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The `vcpu_info` of a virtual CPU that runs.
+pub struct Info(PinnedPart<{ size_of::<VcpuInfo>() }>);
+
+impl Info {
+    /// Whether there is an upcall to take, masked or not.
+    #[inline]
+    pub fn has_upcall(&self) -> bool {
+        self.0.byte(UPCALL).load(Ordering::Acquire) != 0
+    }
+
+    /// Whether there is an upcall to take, and upcalls are not masked.
+    #[inline]
+    pub fn is_upcall_due(&self) -> bool {
+        // The flag in the low byte, the mask in the next.
+        let word = self.0.word(UPCALL).load(Ordering::Acquire) & 0xffff;
+        word.wrapping_sub(1) < 0xff
+    }
+
+    /// Whether upcalls are masked: `evtchn_upcall_mask`.
+    #[inline]
+    pub fn upcall_mask(&self) -> &AtomicU8 {
+        self.0.byte(UPCALL_MASK)
+    }
+
+    /// Tells where the last page fault of a PV virtual CPU was.
+    #[inline]
+    pub fn set_cr2(&self, address: u64) {
+        self.0.long(CR2).store(address, Ordering::Relaxed);
     }
 }
 

@@ -162,6 +162,12 @@ impl Context {
         self.pv.as_mut().expect("a PV virtual CPU")
     }
 
+    /// As [`Context::pv`], to look at.
+    #[inline]
+    pub fn pv_ref(&self) -> &PvContext {
+        self.pv.as_ref().expect("a PV virtual CPU")
+    }
+
     /// Keeps what a debug exception of a PV virtual CPU left in DR6.
     pub fn note_debug_trap(&mut self) {
         let dr6 = self.hw.pv().debug_register(6);

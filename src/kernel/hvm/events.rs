@@ -9,7 +9,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::apic;
-use crate::domain::attention;
+use crate::domain::{Info, attention};
 use crate::run::{Next, Running};
 use crate::{blocking, sched, updown};
 
@@ -53,7 +53,7 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 /// is a level: the vector comes as long as the flag is set and the guest takes interrupts.
 #[inline]
 fn has_upcall(run: &Running) -> bool {
-    run.domain.callback_vector.load(Ordering::Relaxed) != 0 && run.domain.shared.has_upcall(run.id)
+    run.domain.callback_vector.load(Ordering::Relaxed) != 0 && run.info.as_ref().is_some_and(Info::has_upcall)
 }
 
 /// Injects what can be injected, and asks for an exit when the rest can be.

@@ -166,6 +166,9 @@ fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args:
     if !domain.shared.move_vcpu_info(target, frame, arg.offset as usize) {
         return Err(Errno::EINVAL);
     }
+    if target == run.id {
+        run.find_info();
+    }
     domain.shared.write_time(target, &time::time_info());
     // Whatever was announced in the old place is announced in the new one.
     let wake = cx.lock(&domain.channels).0.announce_all(target, &domain.shared);

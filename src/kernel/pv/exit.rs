@@ -137,7 +137,9 @@ fn is_store_to_tables(run: &Running, error: u32) -> bool {
 /// Gives the guest's kernel a page fault: with CR2 in `vcpu_info`, and the user bit as if its kernel were no user.
 pub fn give_page_fault(run: &mut Running, at: u64, error: u32) -> Result<Next, Death> {
     run.context.hw.set_cr(2, at);
-    run.domain.shared.set_cr2(run.id, at);
+    if let Some(info) = &run.info {
+        info.set_cr2(at);
+    }
     let user = if run.context.hw.pv().is_kernel() { 0 } else { error::USER };
     trap(run, vector::PF, Some(error & !error::USER | user))
 }

@@ -29,7 +29,7 @@ const PER_PAGE: u64 = 512;
 /// `VCPUOP_initialise`: `args[2]` a `vcpu_guest_context`.
 pub fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args: &Args) -> Answer {
     let domain = run.domain.clone();
-    if domain.shared.upcall_mask(target).is_none() {
+    if !domain.shared.has_vcpu_info(target) {
         return Err(Errno::EINVAL);
     }
     let bytes = read_bytes(cx, run, args[2], size_of::<VcpuGuestContext>())?;

@@ -88,6 +88,47 @@ impl PinnedFrame {
     }
 }
 
+/// `LEN` bytes of a pinned frame that are used often: where they are is known.
+pub struct PinnedPart<const LEN: usize> {
+    at: *mut u8,
+    _frame: PinnedFrame,
+}
+
+// SAFETY: the pointer is into the frame that comes along, and all use of it is atomic.
+unsafe impl<const LEN: usize> Send for PinnedPart<LEN> {}
+
+impl<const LEN: usize> PinnedPart<LEN> {
+    /// The bytes from `offset`, a multiple of 8, on.
+    pub fn new(frame: PinnedFrame, offset: usize) -> Self {
+        assert!(offset.is_multiple_of(8), "an aligned part");
+        Self { at: frame.at(offset, LEN), _frame: frame }
+    }
+
+    /// The byte at `offset` of the part, to be used atomically.
+    #[inline(always)]
+    pub fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < LEN, "a byte of the part");
+        // SAFETY: it lies in the frame, which lives as long as `self`, and is used by atomic accesses alone.
+        unsafe { AtomicU8::from_ptr(self.at.add(offset)) }
+    }
+
+    /// The 32-bit word at `offset`, a multiple of 4, to be used atomically.
+    #[inline(always)]
+    pub fn word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= LEN, "an aligned word of the part");
+        // SAFETY: as above.
+        unsafe { AtomicU32::from_ptr(self.at.add(offset).cast()) }
+    }
+
+    /// The 64-bit word at `offset`, a multiple of 8, to be used atomically.
+    #[inline(always)]
+    pub fn long(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= LEN, "an aligned word of the part");
+        // SAFETY: as above.
+        unsafe { AtomicU64::from_ptr(self.at.add(offset).cast()) }
+    }
+}
+
 impl Drop for PinnedFrame {
     fn drop(&mut self) {
         frames::put(self.0);

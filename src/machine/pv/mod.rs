@@ -19,7 +19,7 @@ mod run;
 mod space;
 mod switch;
 
-pub use copy::{clear, copy_from, copy_to, is_guests, read1, read2, read3, write1, write2, write3};
+pub use copy::{clear, copy_from, copy_to, is_guests, read1, read2, read3, write_words, write1, write2, write3};
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
 pub use switch::forget_translations;
 

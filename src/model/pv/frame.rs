@@ -18,29 +18,10 @@ pub struct Handler {
     pub masks_events: bool,
 }
 
-/// The most words that a frame has.
-pub const MAX_WORDS: usize = 12;
-
-/// A frame, to be written below a stack's top.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The words in use are the last ones.
-    words: [u64; MAX_WORDS],
-    count: usize,
-}
-
-impl Frame {
-    /// Its words, from low to high.
-    #[inline]
-    pub fn words(&self) -> &[u64] {
-        &self.words[MAX_WORDS - self.count..]
-    }
-
-    /// Where it begins if the stack's top is `top`: frames end at a multiple of 16.
-    #[inline]
-    pub fn place(&self, top: u64) -> u64 {
-        (top & !15).wrapping_sub(self.count as u64 * 8)
-    }
+/// Where a frame of so many words begins if the stack's top is `top`: frames end at a multiple of 16.
+#[inline]
+pub const fn place(top: u64, words: usize) -> u64 {
+    (top & !15).wrapping_sub(words as u64 * 8)
 }
 
 /// What besides the registers goes into a frame.
@@ -52,34 +33,36 @@ pub struct Circumstances {
     pub upcall_mask: u8,
     /// Bits 12 and 13, where the guest has asked to see them there.
     pub iopl: u64,
-    /// The error code.
-    pub error: Option<u32>,
-    /// DS, ES, FS and GS, for the failsafe callback.
-    pub selectors: Option<[u16; 4]>,
 }
 
-/// The frame for these registers.
+/// CS and RFLAGS as a frame has them.
 #[inline]
-pub fn build(regs: &Regs, how: &Circumstances) -> Frame {
+fn state(regs: &Regs, how: &Circumstances) -> (u64, u64) {
     let cs = if how.was_kernel { regs.cs & 0xfffc } else { regs.cs & 0xffff };
     let flag = if how.upcall_mask == 0 { Rflags::IF.bits() } else { 0 };
     let rflags = regs.rflags & 0xffff_ffff & !(Rflags::IF | Rflags::IOPL).bits() | flag | how.iopl;
-    let mut words = [0; MAX_WORDS];
-    words[7..].copy_from_slice(&[regs.rip, cs | u64::from(how.upcall_mask) << 32, rflags, regs.rsp, regs.ss & 0xffff]);
-    let mut count = 5;
-    if let Some(error) = how.error {
-        count += 1;
-        words[MAX_WORDS - count] = u64::from(error);
-    }
-    if let Some(selectors) = how.selectors {
-        for selector in selectors.into_iter().rev() {
-            count += 1;
-            words[MAX_WORDS - count] = u64::from(selector);
-        }
-    }
-    words[MAX_WORDS - count - 1] = regs.r11;
-    words[MAX_WORDS - count - 2] = regs.rcx;
-    Frame { words, count: count + 2 }
+    (cs | u64::from(how.upcall_mask) << 32, rflags)
+}
+
+/// The frame for these registers, from low to high.
+#[inline]
+pub fn plain(regs: &Regs, how: &Circumstances) -> [u64; 7] {
+    let (cs, rflags) = state(regs, how);
+    [regs.rcx, regs.r11, regs.rip, cs, rflags, regs.rsp, regs.ss & 0xffff]
+}
+
+/// The frame with an error code.
+#[inline]
+pub fn with_error(regs: &Regs, how: &Circumstances, error: u32) -> [u64; 8] {
+    let (cs, rflags) = state(regs, how);
+    [regs.rcx, regs.r11, u64::from(error), regs.rip, cs, rflags, regs.rsp, regs.ss & 0xffff]
+}
+
+/// The frame of the failsafe callback, with DS, ES, FS and GS.
+pub fn failsafe(regs: &Regs, how: &Circumstances, selectors: [u16; 4]) -> [u64; 11] {
+    let (cs, rflags) = state(regs, how);
+    let [ds, es, fs, gs] = selectors.map(u64::from);
+    [regs.rcx, regs.r11, ds, es, fs, gs, regs.rip, cs, rflags, regs.rsp, regs.ss & 0xffff]
 }
 
 /// Makes the registers those with which the guest's kernel starts at `address`, its frame being at `frame`.
@@ -146,26 +129,24 @@ mod tests {
 
     #[test]
     fn a_frame_from_user_mode_keeps_the_selectors_privilege_and_tells_the_mask() {
-        let how = Circumstances { upcall_mask: 1, error: Some(6), ..Circumstances::default() };
-        let frame = build(&regs(), &how);
-        assert_eq!(frame.words(), [1, 2, 6, 0x1000, 0xe033 | 1 << 32, 0x4_0102, 0x2008, 0xe02b]);
-        assert_eq!(frame.place(0x8008), 0x8000 - 64);
+        let how = Circumstances { upcall_mask: 1, ..Circumstances::default() };
+        let frame = with_error(&regs(), &how, 6);
+        assert_eq!(frame, [1, 2, 6, 0x1000, 0xe033 | 1 << 32, 0x4_0102, 0x2008, 0xe02b]);
+        assert_eq!(place(0x8008, frame.len()), 0x8000 - 64);
     }
 
     #[test]
     fn a_frame_from_the_kernel_says_ring_0_and_interrupts_on() {
         let how = Circumstances { was_kernel: true, iopl: 1 << 12, ..Circumstances::default() };
-        let frame = build(&regs(), &how);
-        assert_eq!(frame.words(), [1, 2, 0x1000, 0xe030, 0x4_1302, 0x2008, 0xe02b]);
-        assert_eq!(frame.place(0x8000), 0x8000 - 56);
+        let frame = plain(&regs(), &how);
+        assert_eq!(frame, [1, 2, 0x1000, 0xe030, 0x4_1302, 0x2008, 0xe02b]);
+        assert_eq!(place(0x8000, frame.len()), 0x8000 - 56);
     }
 
     #[test]
     fn the_failsafe_callbacks_frame_has_the_selectors_above_r11() {
-        let how = Circumstances { selectors: Some([3, 4, 5, 6]), ..Circumstances::default() };
-        let frame = build(&regs(), &how);
-        assert_eq!(frame.words()[..7], [1, 2, 3, 4, 5, 6, 0x1000]);
-        assert_eq!(frame.words().len(), 11);
+        let frame = failsafe(&regs(), &Circumstances::default(), [3, 4, 5, 6]);
+        assert_eq!(frame[..7], [1, 2, 3, 4, 5, 6, 0x1000]);
     }
 
     #[test]
