@@ -52,6 +52,7 @@ impl Debug {
             0..=3 if !is_guests(value, 8) => return Err(Errno::EPERM),
             0..=3 => self.addresses[n as usize] = value,
             4 | 5 if has_extensions => return Err(Errno::ENODEV),
+            4..=7 if value > u64::from(u32::MAX) => return Err(Errno::EINVAL),
             4 | 6 => self.dr6 = value & DR6_KEPT | DR6_ONES,
             5 | 7 => return self.set_control(value & DR7_KEPT | value & GENERAL_DETECT | DR7_ONES, has_extensions),
             _ => return Err(Errno::ENODEV),
@@ -127,6 +128,12 @@ mod tests {
         assert_eq!(debug.set(7, io_on_1, true), Ok(()));
         assert_eq!(debug.get(7, true), Ok(io_on_1 | DR7_ONES));
         assert_eq!(debug.hardware().1 & ACTIVE, 0);
+    }
+
+    #[test]
+    fn dr6_and_dr7_have_32_bits() {
+        assert_eq!(Debug::default().set(6, 1 << 32, true), Err(Errno::EINVAL));
+        assert_eq!(Debug::default().set(7, 1 << 32, true), Err(Errno::EINVAL));
     }
 
     #[test]
