@@ -264,13 +264,15 @@ struct Gate {
     high: u64,
 }
 
-/// In a page of its own, which an isolated guest's address space has too.
+/// In a page of its own, which an isolated guest's address space has too. Among the constants: it is filled while the boot page
+/// tables are loaded, by which everything can be written.
 #[repr(C, align(4096))]
 struct Idt(UnsafeCell<[Gate; 256]>);
 
 // SAFETY: written once, before any other CPU runs; only processors read it afterwards.
 unsafe impl Sync for Idt {}
 
+#[unsafe(link_section = ".rodata.idt")]
 static IDT: Idt = Idt(UnsafeCell::new([Gate { low: 0, high: 0 }; 256]));
 
 /// The IST number of a vector, 0 for none; in the order of [`crate::percpu::IST_ENDS`].
