@@ -1,7 +1,7 @@
 # The commands to know; `make help` lists them. What a command needs and the machine lacks is
 # installed or downloaded first, with a word about it (tools/need.sh, tools/get-*.sh).
 .DELETE_ON_ERROR:
-.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test figures fmt clippy clean help FORCE
+.PHONY: all test-needs fmt-check iso run test test-all boot-test host-test figures loom fuzz fmt clippy clean help FORCE
 SHELL := /bin/bash
 BED ?= qemu
 KERNEL ?= 6.1-cloud
@@ -23,6 +23,8 @@ export CARGO
 BARE := -Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem \
 	-Zjson-target-spec --target x86_64-hv.json
 HOST_CRATES := -p abi -p model -p sync
+CACHE := $(or $(EUXEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/euxen)
+FUZZ = $(CACHE)/cargo-fuzz/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz -s none
 
 build/euxen: FORCE
 	@$(CARGO) build --release $(BARE)
@@ -77,6 +79,17 @@ host-test:  ## only the tests that run on the host
 	@tools/need.sh test
 	@$(CARGO) test --quiet $(HOST_CRATES)
 
+# The interleavings of a few threads. Built apart, since all atomics are others.
+loom:  ## explore the interleavings of CPUs on locks and frame records, by loom
+	@tools/need.sh test
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --quiet --release -p sync -p model --lib loom
+
+# Without an address sanitizer: the code has no unsafe, and it is faster so.
+FUZZ_SECONDS ?= 60
+fuzz:  ## run the fuzzer of PV page tables for FUZZ_SECONDS (60)
+	@tools/need.sh fuzz && tools/get-cargo-fuzz.sh
+	@mkdir -p tests/fuzz/corpus/mmu && $(FUZZ) mmu -- -max_len=400 -len_control=0 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
 boot-test: test-needs  ## only the boots
 	@$(RUNNER) boot-test $(TESTS)
 
@@ -97,7 +110,7 @@ figures: build/euxen  ## lines of Rust and of unsafe Rust for each crate, size o
 
 fmt:  ## format the sources
 	@$(CARGO_FMT)
-	@for each in boot guests stress; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
+	@for each in boot guests stress fuzz; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
 
 clippy:  ## lint them, with warnings denied
 	@$(CARGO_CLIPPY) --quiet $(HOST_CRATES) --all-targets -- -D warnings
@@ -108,9 +121,9 @@ clippy:  ## lint them, with warnings denied
 
 fmt-check:
 	@$(CARGO_FMT) --check
-	@set -e; for each in boot guests stress; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
+	@set -e; for each in boot guests stress fuzz; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
 
 clean:  ## remove what was built (the cache folder of downloads stays)
-	rm -rf build target tests/boot/target tests/guests/target tests/stress/target
+	rm -rf build target tests/boot/target tests/guests/target tests/stress/target tests/fuzz/target
 
 FORCE:

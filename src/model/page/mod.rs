@@ -21,3 +21,6 @@ pub use buddy::{Buddy, Link, Links, MAX_ORDER};
 pub use kind::{Stamp, Type, TypeEffect, TypeRefused, TypeWord};
 pub use record::{Frame, FrameLinks};
 pub use word::{CountWord, Effect, Refused};
+
+#[cfg(all(test, loom))]
+mod loom_tests;

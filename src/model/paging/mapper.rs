@@ -283,7 +283,7 @@ pub fn area(tables: &impl Tables, format: &Format, root: Mfn, page: u64) -> Opti
         if attributes.is_hole() {
             return None;
         }
-        let first = page % size.frames() & !511;
+        let first = (page % size.frames()) & !511;
         return Some(Area::Leaf(Mfn::new(mfn.raw() + first), attributes.soft));
     }
     None
