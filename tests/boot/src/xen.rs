@@ -23,14 +23,25 @@ const PV: [(&str, u32); 9] = [
 const ENDS: [&str; 7] =
     ["pv-die-trap", "pv-die-stack", "pv-die-hole", "pv-die-iret", "pv-die-user", "pv-die-kernel-stack", "pv-die-base"];
 
-/// Every test as a PV initial domain; what differs between processors on both vendors' beds.
+/// Every test as an initial domain; what differs between processors on both vendors' beds.
 pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = PV.iter().map(|(test, vcpus)| case(test, *vcpus, Bed::QemuNoSvm)).collect();
     all.push(case("pv-traps", 1, Bed::BochsSkylake));
+    all.extend([Bed::BochsSkylake, Bed::BochsSvm].map(pvh_answers));
     all.extend(
         ENDS.map(|test| boot(test, 1, Bed::QemuNoSvm).anybody_says(&["Domain 0 * crashed", "Hardware Dom0 crashed"])),
     );
     all
+}
+
+/// What a PVH domain is answered; as the initial domain, without what is a privilege of that.
+fn pvh_answers(bed: Bed) -> Case {
+    Case::new(format!("xen-answers-{}", bed.name()), bed)
+        .hypervisor(Hypervisor::Xen)
+        .option("dom0=pvh dom0-iommu=none dom0_mem=64M dom0_max_vcpus=1")
+        .file("guest test=answers dom0", GUEST)
+        .anybody_says(&["GUEST-DONE * passed, 0 failed"])
+        .budget(20, 120)
 }
 
 fn case(test: &str, vcpus: u32, bed: Bed) -> Case {
