@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use machine::cpu::features;
 use machine::start::{self, Settings};
 use machine::{hw, mem};
-use model::config::cmdline::{Level, Options};
+use model::config::cmdline::{Level, Levels, Options};
 use model::config::modules::{self, Dom0};
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
@@ -46,13 +46,25 @@ pub fn settings(command_line: &str) -> Settings {
         Some(uart) => (uart.io_base, uart.baud.unwrap_or(115_200)),
         None => ([0x3f8, 0x2f8][n], 115_200),
     });
-    let level = match options.loglvl.always {
+    Settings {
+        serial,
+        screen: options.console.vga,
+        levels: levels(options.loglvl, log::LevelFilter::Info),
+        guest_levels: levels(options.guest_loglvl, log::LevelFilter::Warn),
+        reboot: !options.noreboot,
+    }
+}
+
+/// The levels of an option, of which `warning` is printed up to this.
+fn levels(of: Levels, warning: log::LevelFilter) -> machine::console::Levels {
+    let filter = |level| match level {
         Level::None => log::LevelFilter::Off,
         Level::Error => log::LevelFilter::Error,
-        Level::Warning | Level::Info => log::LevelFilter::Info,
+        Level::Warning => warning,
+        Level::Info => log::LevelFilter::Info,
         Level::All => log::LevelFilter::Trace,
     };
-    Settings { serial, screen: options.console.vga, level, reboot: !options.noreboot }
+    machine::console::Levels { always: filter(of.always), limited: filter(of.limited) }
 }
 
 /// Starts everything, on the first CPU.

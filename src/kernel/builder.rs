@@ -22,6 +22,7 @@ use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
 use model::ids::{DomId, VcpuId};
 use model::image::{Elf, Kind, decompress, inspect};
 use model::p2m::Size;
+use model::policy::control::ControlPolicy;
 use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
 use model::pvh::{self, Guest, Start as StartOfDay};
 use model::sched::CpuSet;
@@ -387,6 +388,7 @@ pub fn make_domain(
         params: Lock::new([0; HVM_NR_PARAMS as usize]),
         phys_bits: u8::try_from(cpuid.phys_bits()).unwrap_or(48),
         has_gib_pages: cpuid.has_extended_edx(1 << 26),
+        controls: ControlPolicy::new(&cpuid),
         cpuid,
         msrs,
         callback_vector: AtomicU8::new(0),

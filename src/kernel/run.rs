@@ -134,6 +134,7 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
     }
     if what & pending::CONSOLE != 0 {
         console::input(cx);
+        console::poll(cx);
     }
 }
 

@@ -43,8 +43,10 @@ pub struct Settings {
     pub serial: Option<(u16, u32)>,
     /// Use the screen.
     pub screen: bool,
-    /// What is logged.
-    pub level: log::LevelFilter,
+    /// What is logged of the hypervisor's own messages.
+    pub levels: console::Levels,
+    /// What is logged of those that guests cause.
+    pub guest_levels: console::Levels,
     /// Restart after a panic.
     pub reboot: bool,
 }
@@ -106,7 +108,7 @@ fn is_ram(span: Span) -> bool {
 }
 
 fn open_console(settings: &Settings) {
-    console::start_log(settings.level);
+    console::start_log(settings.levels, settings.guest_levels);
     crate::panic::set_reboot(settings.reboot);
     if let Some((port, baud)) = settings.serial {
         console::open_serial(port, baud);

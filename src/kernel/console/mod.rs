@@ -11,7 +11,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::console::XenconsInterface;
 use abi::xen::VIRQ_CONSOLE;
+use machine::irq::{self, pending};
 use machine::mem::PinnedFrame;
+use machine::percpu::this_cpu;
 use model::evtchn::{EvtchnPort, Wake};
 use model::ids::{DomId, VcpuId};
 use sync::Cx;
@@ -26,6 +28,8 @@ pub const SERVICE: u8 = 1;
 /// Bytes of the rings (`xen/include/public/io/console.h`).
 const OUT: u32 = 2048;
 const IN: u32 = 1024;
+/// Bytes of output that are printed at once: the port is slow, and who waits for it does nothing else.
+const AT_ONCE: u32 = 256;
 /// Bytes of an output line that is never ended.
 const MAX_LINE: usize = 512;
 /// Input bytes kept while the ring is full.
@@ -45,20 +49,24 @@ impl Guest {
         Self { ring, port, line: Vec::new(), input: VecDeque::new() }
     }
 
-    /// Takes what the guest has put into its output ring, at most the ring's size.
-    fn drain(&mut self) -> Option<Vec<u8>> {
+    /// Takes what the guest has put into its output ring, at most [`AT_ONCE`]. Says whether there is more.
+    fn drain(&mut self) -> Option<(Vec<u8>, bool)> {
         let ring = self.ring.as_ref()?;
         let consumer = ring.word(offset_of!(XenconsInterface, out_cons));
         let producer = ring.word(offset_of!(XenconsInterface, out_prod)).load(Ordering::Acquire);
         let from = consumer.load(Ordering::Relaxed);
-        let count = producer.wrapping_sub(from).min(OUT);
+        // What is beyond the ring's size was overwritten, and is given up.
+        let filled = producer.wrapping_sub(from);
+        let from = if filled > OUT { producer.wrapping_sub(OUT) } else { from };
+        let count = filled.min(AT_ONCE);
         let bytes = (0..count).map(|n| {
             let at = (from.wrapping_add(n) & (OUT - 1)) as usize;
             ring.byte(offset_of!(XenconsInterface, output) + at).load(Ordering::Relaxed)
         });
         let bytes: Vec<u8> = bytes.collect();
-        consumer.store(producer, Ordering::Release);
-        (!bytes.is_empty()).then_some(bytes)
+        let taken = from.wrapping_add(count);
+        consumer.store(taken, Ordering::Release);
+        (count != 0).then_some((bytes, taken != producer))
     }
 
     /// Puts pending input into the ring as far as there is room. Says whether anything went.
@@ -83,6 +91,8 @@ const HYPERVISOR: u32 = u32::MAX;
 static FOCUS: AtomicU32 = AtomicU32::new(HYPERVISOR);
 /// A domain has input that its ring had no room for.
 static HAS_INPUT: AtomicBool = AtomicBool::new(false);
+/// A domain has output that was not printed yet.
+static IS_BEHIND: AtomicBool = AtomicBool::new(false);
 /// Times that Ctrl-A was typed in a row.
 static ESCAPES: AtomicU32 = AtomicU32::new(0);
 const CTRL_A: u8 = 1;
@@ -122,12 +132,21 @@ pub fn notified<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, ser
     if service != SERVICE {
         return;
     }
+    serve(cx, domain);
+}
+
+/// Moves what waits in the rings. What is left of the output comes at the next look of this CPU.
+fn serve<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>) {
     let (output, fed) = {
         let (mut console, _) = cx.lock(&domain.console);
         (console.drain(), console.feed())
     };
-    if let Some(bytes) = &output {
+    if let Some((bytes, has_more)) = &output {
         guest_write(cx, domain, bytes);
+        if *has_more {
+            IS_BEHIND.store(true, Ordering::Relaxed);
+            irq::note(this_cpu(), pending::CONSOLE);
+        }
     }
     if output.is_some() || fed {
         notify(cx, domain);
@@ -143,11 +162,16 @@ fn notify<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>) {
 
 /// What could not be done at once is tried again.
 pub fn poll<P: before::DomainList>(cx: &mut Cx<P>) {
-    if !HAS_INPUT.swap(false, Ordering::Relaxed) {
+    let has_input = HAS_INPUT.swap(false, Ordering::Relaxed);
+    let is_behind = IS_BEHIND.swap(false, Ordering::Relaxed);
+    if !has_input && !is_behind {
         return;
     }
     for domain in domain::all(cx) {
         give(cx, &domain, &[]);
+        if is_behind {
+            serve(cx, &domain);
+        }
     }
 }
 
@@ -223,8 +247,14 @@ pub fn focus_first<P: before::DomainList>(cx: &mut Cx<P>) {
     }
 }
 
-/// A domain is gone: its last line is ended, and the input goes on.
-pub fn forget<P: before::DomainList>(cx: &mut Cx<P>, id: DomId) {
+/// A domain is gone: its last lines are printed, and the input goes on.
+pub fn forget<P: before::DomainList>(cx: &mut Cx<P>, gone: &Domain) {
+    let id = gone.id;
+    for _ in 0..OUT / AT_ONCE {
+        let output = cx.lock(&gone.console).0.drain();
+        let Some((bytes, _)) = output else { break };
+        guest_write(cx, gone, &bytes);
+    }
     if FOCUS.load(Ordering::Relaxed) == u32::from(id.0) {
         let next = domain::all(cx).into_iter().find(|domain| domain.id != id);
         set_focus(cx, next.map_or(HYPERVISOR, |domain| u32::from(domain.id.0)));

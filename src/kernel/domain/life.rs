@@ -161,6 +161,8 @@ static HAS_WORK: AtomicBool = AtomicBool::new(false);
 
 /// What [`work`] is at.
 enum Job {
+    /// A domain's ports are closed, from this one on.
+    Close { domain: Arc<Domain>, from: u32 },
     /// A domain gives its memory back, from this guest frame on.
     Relinquish { domain: Arc<Domain>, from: Gfn, has_memory: bool },
     /// Likewise a PV domain.
@@ -171,6 +173,8 @@ enum Job {
 
 static JOB: Lock<place::Domctl, Option<Job>> = Lock::new(None);
 
+/// Ports that one step closes.
+const PORTS_PER_STEP: u32 = 256;
 /// Frames that one step gives back.
 const FRAMES_PER_STEP: u32 = 1024;
 
@@ -314,9 +318,21 @@ fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
             continue;
         }
         stop(cx, &domain);
-        return Some(relinquish(domain));
+        return Some(Job::Close { domain, from: 0 });
     }
     None
+}
+
+/// Closes some of a domain's ports, from this one on. Its other ends are told.
+fn close_ports(cx: &mut Cx<'_, Root>, domain: Arc<Domain>, from: u32) -> Job {
+    let mut from = from;
+    for _ in 0..PORTS_PER_STEP {
+        let closed = cx.lock(&domain.channels).0.close_next(from, &domain.shared);
+        let Some((next, closed)) = closed else { return relinquish(domain) };
+        events::after_close(cx, closed);
+        from = next;
+    }
+    Job::Close { domain, from }
 }
 
 /// The work of giving a domain's memory back.
@@ -345,15 +361,8 @@ fn is_restart(action: Action) -> bool {
 /// Takes a domain off all lists but its own memory's.
 fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
     domain::withdraw(cx, domain.id);
-    console::forget(cx, domain.id);
+    console::forget(cx, domain);
     cx.lock(&domain.channels).0.set_dying();
-    let mut from = 0;
-    loop {
-        let closed = cx.lock(&domain.channels).0.close_next(from, &domain.shared);
-        let Some((next, closed)) = closed else { break };
-        events::after_close(cx, closed);
-        from = next;
-    }
     for vcpu in &domain.vcpus {
         let (mut state, mut cx) = cx.lock(&vcpu.state);
         let state = &mut *state;
@@ -370,6 +379,7 @@ fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
 
 fn step(cx: &mut Cx<'_, Root>, job: Job) -> Option<Job> {
     match job {
+        Job::Close { domain, from } => Some(close_ports(cx, domain, from)),
         Job::Relinquish { domain, from, has_memory: true } => {
             let next = cx.lock(&domain.memory).0.relinquish(from, FRAMES_PER_STEP);
             Some(match next {

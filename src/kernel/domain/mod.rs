@@ -17,6 +17,7 @@ use abi::xen::DOMID_SELF;
 use model::evtchn::Channels;
 use model::grant::GrantTable;
 use model::ids::{DomId, VcpuId};
+use model::policy::control::ControlPolicy;
 use model::policy::{CpuidPolicy, MsrPolicy};
 use sync::place::{self, before};
 use sync::{Cx, Lock};
@@ -55,6 +56,8 @@ pub struct Domain {
     pub params: Lock<place::Domain, [u64; HVM_NR_PARAMS as usize]>,
     /// What CPUID tells it.
     pub cpuid: CpuidPolicy,
+    /// What its control registers may be, by its CPUID.
+    pub controls: ControlPolicy,
     /// Bits of its physical addresses, and whether its page tables may have pages of 1 GiB: by its CPUID.
     pub phys_bits: u8,
     /// See `phys_bits`.

@@ -3,7 +3,7 @@
 use machine::exit::{CrAccess, Length};
 use machine::virt::{GuestMsr, Virt};
 use model::emul::ControlOp;
-use model::policy::control::{ControlPolicy, Controls};
+use model::policy::control::Controls;
 use model::regs::{Cr0, Event, SegmentName};
 use sync::Cx;
 use sync::place::Root;
@@ -72,7 +72,7 @@ fn controls(run: &Running) -> Controls {
 }
 
 fn set(run: &mut Running, cr: u8, value: u64) -> Result<(), Fault> {
-    let (policy, old) = (ControlPolicy::new(&run.domain.cpuid), controls(run));
+    let (policy, old) = (run.domain.controls, controls(run));
     let checked = match cr {
         0 => policy.check_cr0(value, &old),
         3 => policy.check_cr3(value, &old),
@@ -85,7 +85,7 @@ fn set(run: &mut Running, cr: u8, value: u64) -> Result<(), Fault> {
 
 /// Writes EFER.
 pub fn set_efer(run: &mut Running, value: u64) -> Result<(), Fault> {
-    let checked = ControlPolicy::new(&run.domain.cpuid).check_efer(value, &controls(run)).map_err(|_| Fault)?;
+    let checked = run.domain.controls.check_efer(value, &controls(run)).map_err(|_| Fault)?;
     run.context.hw.set_msr(GuestMsr::Efer, checked);
     Ok(())
 }
@@ -94,7 +94,7 @@ pub fn set_efer(run: &mut Running, value: u64) -> Result<(), Fault> {
 pub fn xsetbv(_: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     let regs = &run.context.regs;
     let (index, value) = (regs.rcx as u32, regs.rax & 0xffff_ffff | regs.rdx << 32);
-    let checked = ControlPolicy::new(&run.domain.cpuid).check_xcr0(index, value);
+    let checked = run.domain.controls.check_xcr0(index, value);
     let (Ok(value), 0) = (checked, run.context.hw.cpl()) else { return inject(run, Event::GP) };
     run.context.extended.set_xcr0(value);
     run.context.hw.skip(&mut run.context.regs, len);

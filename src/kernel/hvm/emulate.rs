@@ -1,6 +1,7 @@
 //! Instructions that the hypervisor executes for a guest: accesses to emulated devices, string I/O, and what the
 //! processor did not decode for us.
 
+use machine::console::GUEST;
 use machine::exit::NestedFault;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::{GuestPhys, GuestVirt};
@@ -46,7 +47,7 @@ pub fn instruction(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         Outcome::Fault(fault) => deliver(run, fault),
         Outcome::Unhandled => {
             let mnemonic = instruction.mnemonic();
-            log::warn!("({}) {}: {mnemonic:?} is not emulated: #UD", run.domain.name, run.id);
+            log::warn!(target: GUEST, "({}) {}: {mnemonic:?} is not emulated: #UD", run.domain.name, run.id);
             inject(run, Event::UD)
         }
     }

@@ -6,7 +6,7 @@ use abi::errno::Errno;
 use abi::hvm_vcpu::{HvmContext, VCPU_HVM_MODE_32B, VCPU_HVM_MODE_64B, X86_32, X86_64};
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
-use model::policy::control::{ControlPolicy, Controls};
+use model::policy::control::Controls;
 use model::pvh::Registers;
 use model::regs::{Cr0, Efer, Regs, Segment, SegmentName};
 use sync::Cx;
@@ -156,7 +156,7 @@ fn from_64(r: &X86_64) -> Result<StartState, Errno> {
 
 /// Whether the domain may have such control registers: as when its virtual CPU wrote them itself.
 pub fn check_controls(domain: &Domain, state: &StartState) -> Result<(), Errno> {
-    let policy = ControlPolicy::new(&domain.cpuid);
+    let policy = domain.controls;
     let efer = state.efer & !Efer::LMA.bits();
     let old = Controls { cr0: 0, cr3: 0, cr4: state.cr4, efer: 0, cs_is_long: false };
     let is_good = policy.check_efer(efer, &old).is_ok()

@@ -10,7 +10,6 @@ use machine::cpu;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::{GuestVirt, Mfn};
 use model::emul::{self, ControlOp, Fault, Outcome, Port, System};
-use model::policy::control::ControlPolicy;
 use model::pv::code::{self, Code, Missing};
 use model::pv::is_guests;
 use model::pv::privileged::{self, CPUID, FORCED, Verdict, Who};
@@ -247,7 +246,7 @@ fn cpuid(run: &mut Running, is_forced: bool) {
 fn xsetbv(run: &mut Running) -> Result<(), Refusal> {
     let regs = &run.context.regs;
     let (index, value) = (regs.rcx as u32, regs.rax & 0xffff_ffff | regs.rdx << 32);
-    let checked = ControlPolicy::new(&run.domain.cpuid).check_xcr0(index, value);
+    let checked = run.domain.controls.check_xcr0(index, value);
     run.context.extended.set_xcr0(checked.map_err(|_| Refusal::Bounce)?);
     Ok(())
 }
@@ -283,7 +282,7 @@ fn set_control(cx: &mut Cx<'_, Root>, run: &mut Running, cr: u8, value: u64) -> 
         }
         3 => return set_base(cx, run, Mfn::new(value >> 12)),
         4 => {
-            let allowed = ControlPolicy::new(&run.domain.cpuid).cr4_allowed();
+            let allowed = run.domain.controls.cr4_allowed();
             run.context.hw.set_cr(4, privileged::write_cr4(value, allowed));
         }
         _ => return Err(Refusal::Bounce),

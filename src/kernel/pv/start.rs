@@ -7,7 +7,6 @@ use abi::errno::Errno;
 use abi::pv_vcpu::VcpuGuestContext;
 use machine::virt::{GuestMsr, Virt};
 use model::ids::VcpuId;
-use model::policy::control::ControlPolicy;
 use model::pv::mmu::Stop;
 use model::pv::privileged;
 use model::pv::state::PvState;
@@ -99,7 +98,7 @@ pub fn set(cx: &mut Cx<'_, Root>, run: &mut Running, state: PvState) {
     hw.set_ldt(state.ldt.entries);
     let ts = if state.is_task_switched { Cr0::TS.bits() } else { 0 };
     hw.set_cr(0, hw.cr(0) & !Cr0::TS.bits() | ts);
-    let allowed = ControlPolicy::new(&run.domain.cpuid).cr4_allowed();
+    let allowed = run.domain.controls.cr4_allowed();
     hw.set_cr(4, privileged::write_cr4(state.cr4, allowed));
     let names = [SegmentName::Ds, SegmentName::Es, SegmentName::Fs, SegmentName::Gs];
     // GS and its base are user mode's, as it is not in kernel mode that it can be loaded.

@@ -6,6 +6,7 @@ mod screen;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use model::time::Rate;
 use spin::{Mutex, MutexGuard};
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
@@ -155,14 +156,53 @@ pub fn read_log(from: u64, out: &mut [u8]) -> (u64, usize) {
     CONSOLE.lock().ring.copy(from, out)
 }
 
-/// The most verbose level that is printed, as [`log::LevelFilter`].
-static LEVEL: AtomicU8 = AtomicU8::new(log::LevelFilter::Info as u8);
+/// The target of messages that guests cause.
+pub const GUEST: &str = "guest";
+
+/// The most verbose levels that are printed, as [`log::LevelFilter`].
+struct Filter {
+    /// Up to here each message is.
+    always: AtomicU8,
+    /// Up to here at a limited rate.
+    limited: AtomicU8,
+}
+
+/// For the hypervisor's own messages, and for those that guests cause.
+static FILTERS: [Filter; 2] = [const { Filter::new() }; 2];
+static RATE: Mutex<Rate> = Mutex::new(Rate::new());
+
+impl Filter {
+    const fn new() -> Self {
+        let info = log::LevelFilter::Info as u8;
+        Self { always: AtomicU8::new(info), limited: AtomicU8::new(info) }
+    }
+
+    fn of(metadata: &log::Metadata<'_>) -> &'static Self {
+        &FILTERS[usize::from(metadata.target() == GUEST)]
+    }
+
+    fn set(&self, levels: Levels) {
+        self.always.store(levels.always as u8, Ordering::Relaxed);
+        self.limited.store(levels.limited as u8, Ordering::Relaxed);
+    }
+}
+
+/// What is printed always, and what at a limited rate.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels {
+    /// Up to here each message is.
+    pub always: log::LevelFilter,
+    /// Up to here at a limited rate.
+    pub limited: log::LevelFilter,
+}
 
 struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() as u8 <= LEVEL.load(Ordering::Relaxed)
+        let (filter, level) = (Filter::of(metadata), metadata.level() as u8);
+        level <= filter.always.load(Ordering::Relaxed)
+            || (level <= filter.limited.load(Ordering::Relaxed) && RATE.lock().admit(crate::time::now()))
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -179,10 +219,12 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Sends what [`log`]'s macros say to the console, up to `level`.
-pub fn start_log(level: log::LevelFilter) {
-    LEVEL.store(level as u8, Ordering::Relaxed);
-    // A second call changes the level alone.
+/// Sends what [`log`]'s macros say to the console, up to these levels: of the hypervisor's own messages, and of those
+/// that guests cause.
+pub fn start_log(own: Levels, guest: Levels) {
+    FILTERS[0].set(own);
+    FILTERS[1].set(guest);
+    // A second call changes the levels alone.
     let _ = log::set_logger(&Logger);
-    log::set_max_level(level);
+    log::set_max_level(own.limited.max(own.always).max(guest.limited).max(guest.always));
 }

@@ -6,11 +6,13 @@
 mod calibrate;
 mod pvclock;
 mod queue;
+mod rate;
 mod wallclock;
 
 pub use calibrate::{Meter, Reference, median};
 pub use pvclock::{Clock, Scale, TimeInfo};
 pub use queue::{Handle, TimerQueue};
+pub use rate::Rate;
 pub use wallclock::{RtcFields, WallClock};
 
 /// ns in a second.

@@ -27,7 +27,7 @@ const fn ending(name: &'static str, vcpus: u32, ended: &'static str) -> Question
     Question { name, vcpus, counts: false, ended }
 }
 
-const QUESTIONS: [Question; 14] = [
+const QUESTIONS: [Question; 15] = [
     question("hello", 1),
     question("cost", 1),
     question("lapic", 1),
@@ -40,6 +40,7 @@ const QUESTIONS: [Question; 14] = [
     ending("triple", 1, words::TRIPLE_FAULT),
     ending("wild", 1, words::WILD_JUMP),
     ending("crash", 1, words::CRASHED),
+    ending("dog", 1, words::WATCHDOG),
     ending("haltoff", 2, words::POWERED_OFF),
     ending("reboot", 1, words::REBOOTED),
 ];

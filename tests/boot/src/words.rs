@@ -51,6 +51,8 @@ pub const POWERED_OFF: &str = "powered off";
 pub const REBOOTED: &str = "asked for a reboot";
 /// Why one ended that reported its own crash.
 pub const CRASHED: &str = "reported its own crash";
+/// Why one ended that set a watchdog and did not pat it.
+pub const WATCHDOG: &str = "was ended by its watchdog";
 /// Why one ended that had an exception without a handler.
 pub const TRIPLE_FAULT: &str = "triple fault";
 /// Why one ended that jumped to where it has no memory.

@@ -56,3 +56,13 @@ pub fn crash(_boot: &Boot) {
     println!("crash: now");
     hypercall::shutdown(sched::SHUTDOWN_CRASH);
 }
+
+/// Sets a watchdog and never pats it.
+pub fn dog(_boot: &Boot) {
+    let mut arg = sched::Watchdog { id: 0, timeout: 1 };
+    let number = hypercall::op(abi::nr::SCHED_OP, sched::SCHEDOP_WATCHDOG, &mut arg);
+    println!("watchdog: {number}");
+    loop {
+        cpu::pause();
+    }
+}

@@ -46,6 +46,7 @@ pub const ALL: &[Test] = &[
     ("wild", ends::wild),
     ("haltoff", ends::haltoff),
     ("spin", ends::spin),
+    ("dog", ends::dog),
     ("reboot", ends::reboot),
     ("crash", ends::crash),
 ];
