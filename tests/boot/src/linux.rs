@@ -114,6 +114,7 @@ impl Combination {
             .budget(40, 600);
         let first = Guest {
             name: "first",
+            kind: "pvh",
             kernel: self.kernel,
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
@@ -123,7 +124,8 @@ impl Combination {
         if self.domains == 2 {
             let at = KERNELS.iter().position(|kernel| *kernel == self.kernel).unwrap_or(0);
             let kernel = KERNELS[(at + 1) % KERNELS.len()];
-            case = Guest { name: "second", kernel, vcpus: 1, memory_mib: 256, tests: "info,busy" }.add(case);
+            case =
+                Guest { name: "second", kind: "pvh", kernel, vcpus: 1, memory_mib: 256, tests: "info,busy" }.add(case);
         }
         case
     }
@@ -145,26 +147,40 @@ pub fn covering() -> Vec<Combination> {
 }
 
 /// A Linux domain with an initramfs of ours.
-struct Guest<'a> {
-    name: &'a str,
-    kernel: &'a str,
-    vcpus: u32,
-    memory_mib: u32,
-    tests: &'a str,
+pub struct Guest<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `pvh` or `pv`.
+    pub kind: &'a str,
+    /// Its kernel.
+    pub kernel: &'a str,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// What it does (`tests/boot/init`), with more words of its kernel's command line behind.
+    pub tests: &'a str,
 }
 
 impl Guest<'_> {
+    /// Its kernel's command line.
+    pub fn cmdline(&self) -> String {
+        let Guest { kind, vcpus, memory_mib, tests, .. } = self;
+        format!("console=hvc0 euxen.type={kind} euxen.test={tests} euxen.vcpus={vcpus} euxen.memory={memory_mib}")
+    }
+
     fn config(&self, more: &str) -> String {
-        let Guest { name, kernel, vcpus, memory_mib, tests } = self;
+        let Guest { name, kind, kernel, vcpus, memory_mib, .. } = self;
+        let cmdline = self.cmdline();
         format!(
-            "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"vmlinuz-{kernel}\"\nramdisk = \"initrd\"\n\
-             cmdline = \"console=hvc0 euxen.test={tests} euxen.vcpus={vcpus} euxen.memory={memory_mib}\"\n\
+            "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"vmlinuz-{kernel}\"\nramdisk = \"initrd\"\n\
+             cmdline = \"{cmdline}\"\n\
              memory = {memory_mib}\nvcpus = {vcpus}\n{more}"
         )
     }
 
     /// The modules, without what is expected.
-    fn load(&self, case: Case, more: &str) -> Case {
+    pub fn load(&self, case: Case, more: &str) -> Case {
         let shared = case.modules.iter().any(|module| module.string == "initrd");
         let kernel = format!("vmlinuz-{}", self.kernel);
         let case =
@@ -172,12 +188,14 @@ impl Guest<'_> {
         if shared { case } else { case.file("initrd", "build/initrd") }
     }
 
-    fn add(&self, case: Case) -> Case {
+    /// The modules, and what a look around and busy CPUs are expected to tell.
+    pub fn add(&self, case: Case) -> Case {
+        let booted = format!("GUEST-OK booted as {}", self.kind.to_uppercase());
         let vcpus = format!("GUEST-OK vcpus are {}", self.vcpus);
         let last = format!("GUEST-OK cpu {} counted", self.vcpus - 1);
         let lines = [
             "GUEST-OK hypervisor type is xen",
-            "GUEST-OK booted as PVH",
+            &booted,
             "GUEST-OK clocksource is xen",
             &vcpus,
             "GUEST-OK memory is",
@@ -191,7 +209,7 @@ impl Guest<'_> {
 
 /// A quick guest of one vCPU.
 fn small<'a>(name: &'a str, tests: &'a str) -> Guest<'a> {
-    Guest { name, kernel: QUICK, vcpus: 1, memory_mib: 256, tests }
+    Guest { name, kind: "pvh", kernel: QUICK, vcpus: 1, memory_mib: 256, tests }
 }
 
 /// What a guest does beside booting: time, the ends of its life, the console.

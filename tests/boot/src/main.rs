@@ -13,6 +13,7 @@ mod guests;
 mod host;
 mod image;
 mod linux;
+mod linux_pv;
 mod machine;
 mod plot;
 mod report;
@@ -64,7 +65,7 @@ fn figures() -> ExitCode {
 /// The boots of `make test`, the quick ones first.
 fn boots() -> Vec<Case> {
     let combinations = linux::covering().iter().map(linux::Combination::case).collect();
-    [guests::cases(), bad::cases(), linux::lives(), combinations].concat()
+    [guests::cases(), bad::cases(), linux::lives(), linux_pv::cases(), combinations].concat()
 }
 
 fn picked(cases: Vec<Case>, words: &[String]) -> Vec<Case> {
