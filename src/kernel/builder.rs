@@ -109,7 +109,6 @@ pub struct Builder {
 }
 
 /// How far a domain in the making is.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Plan {
     Pvh(PvhPlan),
     Pv(pv::builder::Plan),

@@ -50,7 +50,6 @@ impl Vendor {
 }
 
 /// A virtual CPU in the hardware's hands.
-#[expect(clippy::large_enum_variant, reason = "nearly all virtual CPUs of a machine are of one variant")]
 pub enum HwVcpu {
     /// VT-x.
     Vmx(vmx::Vcpu),

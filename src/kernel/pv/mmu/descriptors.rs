@@ -72,7 +72,9 @@ pub fn load_gdt(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: VcpuId, frames: &[
 
 /// `MMUEXT_SET_LDT`: so many descriptors at a linear address.
 pub(super) fn set_ldt(session: &mut Session<'_>, run: &mut Running, base: u64, entries: u32) -> Result<(), Errno> {
-    if entries as usize > LDT_PAGES * PER_PAGE || entries != 0 && (base % 4096 != 0 || !super::va::is_guests(base)) {
+    if entries as usize > LDT_PAGES * PER_PAGE
+        || entries != 0 && (!base.is_multiple_of(4096) || !super::va::is_guests(base))
+    {
         return Err(Errno::EINVAL);
     }
     let tables = &mut session.vcpus[run.id.0 as usize];
