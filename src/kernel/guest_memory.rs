@@ -99,6 +99,18 @@ pub fn copy_in_pv(run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno>
     if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
+/// Two words of a PV guest's, as [`copy_in_pv`].
+#[inline]
+pub fn read2(run: &Running, from: u64) -> Result<[u64; 2], Errno> {
+    window(run, || machine::pv::read2(GuestVirt::new(from))).ok_or(Errno::EFAULT)
+}
+
+/// Three words of a PV guest's, as [`copy_in_pv`].
+#[inline]
+pub fn read3(run: &Running, from: u64) -> Result<[u64; 3], Errno> {
+    window(run, || machine::pv::read3(GuestVirt::new(from))).ok_or(Errno::EFAULT)
+}
+
 fn copy_in_long(run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
     out.chunks_mut(AT_ONCE).zip(0..).try_for_each(|(part, n)| copy_in_pv(run, from + n * AT_ONCE as u64, part))
 }

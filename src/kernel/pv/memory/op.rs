@@ -27,6 +27,7 @@ const STEP: u64 = 64;
 pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     let (command, done) = progress(args);
     match command {
+        XENMEM_MAXIMUM_RAM_PAGE if done == 0 => return Ok(Outcome::Done(frames::count())),
         XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
             return Ok(reservation(cx, run, args, command, done));
         }
@@ -36,7 +37,6 @@ pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
         _ => {}
     }
     match command {
-        XENMEM_MAXIMUM_RAM_PAGE => Ok(Outcome::Done(frames::count())),
         XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION => amount(cx, run, args[1], command),
         XENMEM_MAXIMUM_GPFN => maximum_gpfn(cx, run, args[1]),
         XENMEM_EXCHANGE => exchange::exchange(cx, run, args),

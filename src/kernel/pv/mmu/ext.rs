@@ -16,7 +16,7 @@ use super::batch::{Batch, Owner};
 use super::va::{flush_mask, is_guests};
 use super::{Session, Tables, base, descriptors, with};
 use crate::domain::{Domain, flush};
-use crate::guest_memory::GuestPtr;
+use crate::guest_memory;
 use crate::hypercall::{Answer, Args};
 use crate::run::Running;
 
@@ -34,8 +34,8 @@ pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
             result = Err(Stop::Again);
             break;
         }
-        result = match GuestPtr::<MmuextOp>::new(batch.at).read(cx, run) {
-            Ok(op) => one(cx, run, &batch, other.as_ref(), op, &mut has_work),
+        result = match guest_memory::read3(run, batch.at) {
+            Ok(words) => one(cx, run, &batch, other.as_ref(), op_of(words), &mut has_work),
             Err(errno) => Err(errno.into()),
         };
         if result.is_err() {
@@ -44,6 +44,10 @@ pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
         batch.next(size_of::<MmuextOp>());
     }
     batch.end(cx, run, result, has_work)
+}
+
+fn op_of([cmd, arg1, arg2]: [u64; 3]) -> MmuextOp {
+    MmuextOp { cmd: cmd as u32, pad: 0, arg1, arg2 }
 }
 
 #[cold]

@@ -40,7 +40,7 @@ use sync::Cx;
 use sync::place::{PageType, Root};
 
 use crate::domain::{self, Domain};
-use tables::Freed;
+use tables::Rest;
 
 /// What the lock of a domain's page tables guards, beside the tables themselves.
 pub struct State {
@@ -51,7 +51,7 @@ pub struct State {
     /// Page tables that are to be undone.
     work: Work,
     /// Frames whose last reference is gone, and that processors may know still.
-    freed: Freed,
+    rest: Rest,
     /// What the debug option keeps.
     checks: check::Checks,
 }
@@ -60,7 +60,7 @@ impl State {
     /// For so many virtual CPUs, which have no tables yet.
     pub fn new(nr_vcpus: u32) -> Self {
         let vcpus = (0..nr_vcpus).map(|_| VcpuTables::default()).collect();
-        Self { vcpus, written: Vec::new(), work: Work::new(), freed: Freed::new(), checks: check::Checks::new() }
+        Self { vcpus, written: Vec::new(), work: Work::new(), rest: Rest::new(), checks: check::Checks::new() }
     }
 }
 
@@ -125,17 +125,19 @@ pub fn with<R>(
     let pv = domain.pv.as_ref()?;
     let (result, others) = {
         let (mut state, cx) = cx.lock(&pv.mmu);
-        let State { vcpus, written, work, freed, checks } = &mut *state;
-        let tables = Tables::new(cx, domain, pv, budget, freed);
+        let State { vcpus, written, work, rest, checks } = &mut *state;
+        let tables = Tables::new(cx, domain, pv, budget, rest);
         let mut session = Session { tables, vcpus, written, work, is_privileged };
         let result = f(&mut session);
-        if check::is_on() {
+        if session.tables.is_checked {
             let touched = session.tables.take_touched();
             checks.look(&session.tables, &touched, session.vcpus);
         }
-        (result, session.tables.settle())
+        (result, if session.tables.has_rest() { Some(session.tables.settle()) } else { None })
     };
-    others.into_iter().for_each(|owner| forget_frame(cx, owner));
+    if let Some(others) = others {
+        others.into_iter().for_each(|owner| forget_frame(cx, owner));
+    }
     Some(result)
 }
 

@@ -41,15 +41,22 @@ impl Budget {
     }
 }
 
-/// Frames that have no reference any more but may be known to processors: they get to the allocator after a flush.
-pub(super) struct Freed(Vec<(Mfn, DomId, Stamp)>);
+/// What operations leave behind until the lock is let go, or longer.
+pub(super) struct Rest {
+    /// Frames that have no reference any more but may be known to processors: they get to the allocator after a flush.
+    freed: Vec<(Mfn, DomId, Stamp)>,
+    /// Of which other domains frames were given to the allocator.
+    others: Vec<DomId>,
+    /// Page tables that were written, for the debug option.
+    touched: Vec<Mfn>,
+}
 
-impl Freed {
-    /// How many may wait. There is room from the start, as giving memory back must not need memory.
+impl Rest {
+    /// How many frames may wait. There is room from the start, as giving memory back must not need memory.
     const MOST: usize = 64;
 
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(Self::MOST))
+        Self { freed: Vec::with_capacity(Self::MOST), others: Vec::new(), touched: Vec::new() }
     }
 }
 
@@ -60,12 +67,9 @@ pub struct Tables<'a> {
     pub domain: &'a Domain,
     pv: &'a PvDomain,
     budget: &'a Budget,
-    freed: &'a mut Freed,
-    /// Of which other domains frames were freed.
-    others: Vec<DomId>,
-    /// Page tables that were written, for the debug option.
-    touched: Vec<Mfn>,
-    is_checked: bool,
+    rest: &'a mut Rest,
+    /// The debug option is on.
+    pub(super) is_checked: bool,
 }
 
 impl<'a> Tables<'a> {
@@ -75,45 +79,44 @@ impl<'a> Tables<'a> {
         domain: &'a Domain,
         pv: &'a PvDomain,
         budget: &'a Budget,
-        freed: &'a mut Freed,
+        rest: &'a mut Rest,
     ) -> Self {
-        Self { cx, domain, pv, budget, freed, others: Vec::new(), touched: Vec::new(), is_checked: check::is_on() }
+        Self { cx, domain, pv, budget, rest, is_checked: check::is_on() }
+    }
+
+    /// Whether [`Tables::settle`] has something to do.
+    #[inline]
+    pub(super) fn has_rest(&self) -> bool {
+        !self.rest.freed.is_empty() || !self.rest.others.is_empty()
     }
 
     /// Gives what was freed to the allocator. Answers with whose frames of others there were.
-    #[inline]
-    pub(super) fn settle(mut self) -> Vec<DomId> {
+    #[cold]
+    pub(super) fn settle(&mut self) -> Vec<DomId> {
         self.give_back();
-        self.others
+        core::mem::take(&mut self.rest.others)
     }
 
     /// The page tables that were written.
     pub(super) fn take_touched(&mut self) -> Vec<Mfn> {
-        core::mem::take(&mut self.touched)
+        core::mem::take(&mut self.rest.touched)
     }
 
     #[cold]
     fn touch(&mut self, table: Mfn) {
-        if self.touched.last() != Some(&table) {
-            self.touched.push(table);
-        }
-    }
-
-    #[inline]
-    fn give_back(&mut self) {
-        if !self.freed.0.is_empty() {
-            self.give_back_slowly();
+        if self.rest.touched.last() != Some(&table) {
+            self.rest.touched.push(table);
         }
     }
 
     #[cold]
-    fn give_back_slowly(&mut self) {
-        for at in 0..self.freed.0.len() {
+    fn give_back(&mut self) {
+        for at in 0..self.rest.freed.len() {
             // The first flush does for all of its kind.
-            let (_, _, stamp) = self.freed.0[at];
+            let (_, _, stamp) = self.rest.freed[at];
             self.flush_since(stamp);
         }
-        while let Some((mfn, owner, _)) = self.freed.0.pop() {
+        while let Some((mfn, owner, _)) = self.rest.freed.pop() {
             self.give(mfn, owner);
         }
     }
@@ -122,8 +125,8 @@ impl<'a> Tables<'a> {
         m2p::set(mfn, m2p::INVALID);
         if owner == self.domain.id {
             self.pv.pages.fetch_sub(1, Ordering::Relaxed);
-        } else if self.others.try_reserve(1).is_ok() {
-            self.others.push(owner);
+        } else if self.rest.others.try_reserve(1).is_ok() {
+            self.rest.others.push(owner);
         }
         frames::free(mfn);
     }
@@ -198,10 +201,10 @@ impl Memory for Tables<'_> {
         if stamp.is_flushed(self.pv.flushed_epoch.load(Ordering::Acquire)) {
             return self.give(mfn, owner);
         }
-        if self.freed.0.len() == Freed::MOST {
-            self.give_back_slowly();
+        if self.rest.freed.len() == Rest::MOST {
+            self.give_back();
         }
-        self.freed.0.push((mfn, owner, stamp));
+        self.rest.freed.push((mfn, owner, stamp));
     }
 
     #[inline]

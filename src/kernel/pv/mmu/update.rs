@@ -14,7 +14,7 @@ use sync::place::Root;
 use super::batch::{Batch, Owner, is_privileged, other};
 use super::with;
 use crate::domain::Domain;
-use crate::guest_memory::GuestPtr;
+use crate::guest_memory;
 use crate::hypercall::{Answer, Args};
 use crate::run::Running;
 
@@ -66,7 +66,8 @@ fn one(
     targets: &Targets,
     has_work: &mut bool,
 ) -> Result<(), Stop> {
-    let request = GuestPtr::<MmuUpdate>::new(batch.at).read(cx, run)?;
+    let [ptr, val] = guest_memory::read2(run, batch.at)?;
+    let request = MmuUpdate { ptr, val };
     let command = request.ptr & 7;
     let mut value = request.val;
     match command {
