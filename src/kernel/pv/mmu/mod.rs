@@ -39,6 +39,7 @@ use model::pv::mmu::{Mmu, Work};
 use sync::Cx;
 use sync::place::{PageType, Root};
 
+use super::PvDomain;
 use crate::domain::{self, Domain};
 use tables::Rest;
 
@@ -125,20 +126,40 @@ pub fn with<R>(
     let pv = domain.pv.as_ref()?;
     let (result, others) = {
         let (mut state, cx) = cx.lock(&pv.mmu);
-        let State { vcpus, written, work, rest, checks } = &mut *state;
-        let tables = Tables::new(cx, domain, pv, budget, rest);
-        let mut session = Session { tables, vcpus, written, work, is_privileged };
-        let result = f(&mut session);
-        if session.tables.is_checked {
-            let touched = session.tables.take_touched();
-            checks.look(&session.tables, &touched, session.vcpus);
-        }
-        (result, if session.tables.has_rest() { Some(session.tables.settle()) } else { None })
+        session(&mut state, cx, domain, pv, is_privileged, budget, f)
     };
-    if let Some(others) = others {
-        others.into_iter().for_each(|owner| forget_frame(cx, owner));
-    }
+    forget_frames(cx, others);
     Some(result)
+}
+
+/// Likewise, by who has the lock. What comes back beside the result is for [`forget_frames`], without the lock.
+#[inline]
+fn session<R>(
+    state: &mut State,
+    cx: TablesCx<'_>,
+    domain: &Domain,
+    pv: &PvDomain,
+    is_privileged: bool,
+    budget: &Budget,
+    f: impl FnOnce(&mut Session<'_>) -> R,
+) -> (R, Option<Vec<DomId>>) {
+    let State { vcpus, written, work, rest, checks } = state;
+    let tables = Tables::new(cx, domain, pv, budget, rest);
+    let mut session = Session { tables, vcpus, written, work, is_privileged };
+    let result = f(&mut session);
+    if session.tables.is_checked {
+        let touched = session.tables.take_touched();
+        checks.look(&session.tables, &touched, session.vcpus);
+    }
+    (result, if session.tables.has_rest() { Some(session.tables.settle()) } else { None })
+}
+
+/// Frames of other domains were given back by who had mapped them.
+#[inline]
+fn forget_frames(cx: &mut Cx<'_, Root>, owners: Option<Vec<DomId>>) {
+    if let Some(owners) = owners {
+        owners.into_iter().for_each(|owner| forget_frame(cx, owner));
+    }
 }
 
 /// A frame of another domain's was given back by who had mapped it.

@@ -12,7 +12,8 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::batch::{Batch, Owner, is_privileged, other};
-use super::with;
+use super::va::change_harmlessly;
+use super::{forget_frames, session, with};
 use crate::domain::Domain;
 use crate::guest_memory;
 use crate::hypercall::{Answer, Args};
@@ -84,16 +85,25 @@ fn one(
     let owner = targets.frames.id(domain.id);
     let table = MachineAddr::new(request.ptr).frame();
     let index = MachineAddr::new(request.ptr).offset() / 8;
-    let answer = with(cx, domain, is_privileged(run), &batch.budget, |session| {
-        let answer = if owner != domain.id && is_upper_table(table) {
-            Err(Errno::EINVAL.into())
-        } else {
-            session.mmu().update(table, index, value, command == MMU_PT_UPDATE_PRESERVE_AD, owner)
-        };
-        *has_work = session.has_work();
-        answer
-    });
-    answer.unwrap_or(Err(Errno::EOPNOTSUPP.into()))
+    let Some(pv) = &domain.pv else { return Err(Errno::EOPNOTSUPP.into()) };
+    let is_keeping = command == MMU_PT_UPDATE_PRESERVE_AD;
+    let (answer, others) = {
+        let (mut state, cx) = cx.lock(&pv.mmu);
+        if !is_keeping && change_harmlessly(domain, table, index, value) {
+            return Ok(());
+        }
+        session(&mut state, cx, domain, pv, is_privileged(run), &batch.budget, |session| {
+            let answer = if owner != domain.id && is_upper_table(table) {
+                Err(Errno::EINVAL.into())
+            } else {
+                session.mmu().update(table, index, value, is_keeping, owner)
+            };
+            *has_work = session.has_work();
+            answer
+        })
+    };
+    forget_frames(cx, others);
+    answer
 }
 
 /// Whether a frame is a page table whose entries lead to the domain's own frames alone.

@@ -3,18 +3,18 @@
 
 use abi::errno::Errno;
 use abi::xen::*;
-use machine::mem::page_table;
+use machine::mem::{frames, page_table};
 use machine::pv;
 use machine::virt::Virt;
 use model::addr::Mfn;
 use model::ids::{DomId, VcpuId};
-use model::pv::mmu::{Stop, entry};
+use model::pv::mmu::{Stop, changed_harmlessly, entry, is_leaf_table};
 use sync::Cx;
 use sync::place::Root;
 
 use super::batch::{Owner, is_privileged};
-use super::{Budget, with};
-use crate::domain::flush;
+use super::{Budget, Session, check, forget_frames, session};
+use crate::domain::{Domain, flush};
 use crate::guest_memory::GuestPtr;
 use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
@@ -65,21 +65,49 @@ pub fn update_va_mapping_other(cx: &mut Cx<'_, Root>, run: &mut Running, args: &
 #[inline]
 fn update_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, owner: DomId) -> Answer {
     let [va, value, flags, ..] = *args;
-    let budget = Budget::new();
-    let answer = with(cx, &run.domain, is_privileged(run), &budget, |session| {
-        let base = session.vcpus[run.id.0 as usize].kernel.ok_or(Errno::EINVAL)?;
-        let (table, index) = find(base, va).map_err(|_| Errno::EINVAL)?;
-        session.mmu().update(table, index, value, false, owner)
-    });
-    match answer.unwrap_or(Err(Errno::EINVAL.into())) {
-        Ok(()) => {}
-        Err(Stop::Refused(errno)) => return Err(errno),
-        Err(Stop::Again) => return Ok(Outcome::Again(*args)),
+    if let Err(stop) = update_entry(cx, run, va, value, owner) {
+        return match stop {
+            Stop::Refused(errno) => Err(errno),
+            Stop::Again => Ok(Outcome::Again(*args)),
+        };
     }
     if flags & UVMF_FLUSHTYPE_MASK != UVMF_NONE {
         flush_mapping(cx, run, va, flags)?;
     }
     Ok(Outcome::DONE)
+}
+
+/// Most changes of entries of level 1 take nothing and give nothing back. `false` if this one is not like that, or if it
+/// is to be looked at afterwards. The lock is held.
+#[inline]
+pub(super) fn change_harmlessly(domain: &Domain, table: Mfn, index: usize, value: u64) -> bool {
+    if check::is_on() || !frames::record(table).is_some_and(|frame| is_leaf_table(frame, domain.id)) {
+        return false;
+    }
+    let stored = changed_harmlessly(page_table::read(table, index), value);
+    if let Some(stored) = stored {
+        page_table::write(table, index, stored);
+    }
+    stored.is_some()
+}
+
+#[inline]
+fn update_entry(cx: &mut Cx<'_, Root>, run: &Running, va: u64, value: u64, owner: DomId) -> Result<(), Stop> {
+    const INVALID: Stop = Stop::Refused(Errno::EINVAL);
+    let domain = &*run.domain;
+    let pv = domain.pv.as_ref().ok_or(INVALID)?;
+    let (answer, others) = {
+        let (mut state, cx) = cx.lock(&pv.mmu);
+        let base = state.vcpus.get(run.id.0 as usize).and_then(|tables| tables.kernel).ok_or(INVALID)?;
+        let (table, index) = find(base, va).map_err(|_| INVALID)?;
+        if change_harmlessly(domain, table, index, value) {
+            return Ok(());
+        }
+        let update = |session: &mut Session<'_>| session.mmu().update(table, index, value, false, owner);
+        session(&mut state, cx, domain, pv, is_privileged(run), &Budget::new(), update)
+    };
+    forget_frames(cx, others);
+    answer
 }
 
 fn flush_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, va: u64, flags: u64) -> Result<(), Errno> {

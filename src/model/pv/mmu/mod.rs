@@ -53,7 +53,7 @@ use crate::ids::DomId;
 use crate::page::{Frame, Stamp};
 
 pub use undo::Work;
-pub use update::Written;
+pub use update::{Written, changed_harmlessly, is_leaf_table};
 pub use writable::{get_writable, put_page, put_writable};
 
 /// Owns frames that are no memory (`DOMID_IO`): what may be mapped of them is the domain's I/O memory.
