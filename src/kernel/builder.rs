@@ -442,8 +442,7 @@ fn make_vcpu(
         last_cpu: None,
         is_polling: false,
         last_exit: None,
-        hypercalls: [(0, 0); 8],
-        next_hypercall: 0,
+        hypercalls: Default::default(),
     };
     let key = sched::reserve(cx, CpuSet::ALL).ok_or(NO_VCPU_MEMORY)?;
     let state = VcpuState {

@@ -68,19 +68,36 @@ pub fn walk<P: before::P2m>(
     Ok(translate(&mode(domain, context), access, at, |entry, len| guest.word(entry, len))?.gpa)
 }
 
-/// Does something with the guest's memory by its own addresses, as it has them mapped now: a PV guest's page tables are in
-/// use while its virtual CPU runs. Meanwhile this CPU counts as being in the guest, so that no frame becomes a
-/// page table under a translation that lets it be written.
+/// As long as it lives, this CPU may use the guest's memory by the guest's own addresses, as it has them mapped now: a PV
+/// guest's page tables are in use while its virtual CPU runs. Meanwhile the CPU counts as being in the guest, so that no
+/// frame becomes a page table under a translation that lets it be written.
+pub struct Window(flush::Visits);
+
+impl Window {
+    /// Begins it.
+    #[inline]
+    pub fn open(run: &Running) -> Self {
+        run.here.visits.entering();
+        let epoch = flush::epoch(&run.domain);
+        if run.context.tlb_epoch.replace(epoch) != epoch {
+            machine::pv::forget_translations();
+        }
+        Self(run.here.visits)
+    }
+}
+
+impl Drop for Window {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.left();
+    }
+}
+
+/// Does something in a [`Window`].
 #[inline]
 pub fn window<R>(run: &Running, f: impl FnOnce() -> R) -> R {
-    run.here.visits.entering();
-    let epoch = flush::epoch(&run.domain);
-    if run.context.tlb_epoch.replace(epoch) != epoch {
-        machine::pv::forget_translations();
-    }
-    let result = f();
-    run.here.visits.left();
-    result
+    let _window = Window::open(run);
+    f()
 }
 
 /// Bytes that a window lasts for.

@@ -150,11 +150,12 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if hvm::events::prepare(cx, run) == Next::Schedule {
         return Next::Schedule;
     }
-    let exit = stay(run, |_, _, context| context.hw.run(&mut context.regs));
+    let exit = stay(run, |run| run.context.hw.run(&mut run.context.regs));
     hvm::exit::handle(cx, run, exit)
 }
 
 /// Stays in a PV guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
+#[inline(never)]
 fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     // One that is down and was woken is told so; one that goes down leaves the loop.
     if !run.vcpu().is_up.load(Ordering::Relaxed) {
@@ -164,7 +165,7 @@ fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         if pv::events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;
         }
-        let exit = stay(run, pv::quick::run);
+        let exit = stay(run, pv::stay::run);
         let next = pv::exit::handle(cx, run, exit);
         if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
             return next;
@@ -174,14 +175,14 @@ fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 
 /// Runs the guest until it leaves, with translations that are of its memory as it is.
 #[inline(always)]
-fn stay(run: &mut Running, enter: impl FnOnce(&Domain, VcpuId, &mut Context) -> Exit) -> Exit {
+fn stay(run: &mut Running, enter: impl FnOnce(&mut Running) -> Exit) -> Exit {
     run.here.visits.entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
-    let exit = enter(&run.domain, run.id, &mut run.context);
+    let exit = enter(run);
     run.here.visits.left();
     exit
 }

@@ -23,7 +23,7 @@ use sync::place::{self, before};
 use sync::{Cx, Lock};
 
 pub use shared::{Info, Shared};
-pub use vcpu::{Areas, Context, Start, StartState, Vcpu, VcpuState, attention};
+pub use vcpu::{Areas, Context, Remembered, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;
 use crate::pv::PvDomain;

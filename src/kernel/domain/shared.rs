@@ -128,9 +128,7 @@ impl Info {
     /// Whether there is an upcall to take, and upcalls are not masked.
     #[inline]
     pub fn is_upcall_due(&self) -> bool {
-        // The flag in the low byte, the mask in the next.
-        let word = self.0.word(UPCALL).load(Ordering::Acquire) & 0xffff;
-        word.wrapping_sub(1) < 0xff
+        self.0.byte(UPCALL).load(Ordering::Acquire) != 0 && self.0.byte(UPCALL_MASK).load(Ordering::Acquire) == 0
     }
 
     /// Whether upcalls are masked: `evtchn_upcall_mask`.

@@ -139,20 +139,34 @@ pub struct Context {
     pub is_polling: bool,
     /// The last exit that was not a hypercall.
     pub last_exit: Option<Exit>,
-    /// The last hypercalls: number and first argument.
-    pub hypercalls: [(u64, u64); REMEMBERED],
+    /// The last hypercalls.
+    pub hypercalls: Remembered,
+}
+
+/// The last hypercalls: number and first argument.
+#[derive(Clone, Copy, Default)]
+pub struct Remembered {
+    calls: [(u64, u64); REMEMBERED],
     /// Where the next goes.
-    pub next_hypercall: usize,
+    next: usize,
+}
+
+impl Remembered {
+    /// Remembers a hypercall.
+    #[inline]
+    pub fn add(&mut self, number: u64, argument: u64) {
+        self.calls[self.next % REMEMBERED] = (number, argument);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// The last hypercalls, the newest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        let count = self.next.min(REMEMBERED);
+        (1..=count).map(|back| self.calls[(self.next - back) % REMEMBERED])
+    }
 }
 
 impl Context {
-    /// Remembers a hypercall.
-    #[inline]
-    pub fn remember(&mut self, number: u64, argument: u64) {
-        self.hypercalls[self.next_hypercall % REMEMBERED] = (number, argument);
-        self.next_hypercall = self.next_hypercall.wrapping_add(1);
-    }
-
     /// What it has as a PV virtual CPU.
     ///
     /// # Panics
@@ -160,12 +174,6 @@ impl Context {
     #[inline]
     pub fn pv(&mut self) -> &mut PvContext {
         self.pv.as_mut().expect("a PV virtual CPU")
-    }
-
-    /// As [`Context::pv`], to look at.
-    #[inline]
-    pub fn pv_ref(&self) -> &PvContext {
-        self.pv.as_ref().expect("a PV virtual CPU")
     }
 
     /// Keeps what a debug exception of a PV virtual CPU left in DR6.
@@ -183,11 +191,5 @@ impl Context {
             hw.set_debug_register(n, address);
         }
         hw.set_debug_register(7, control);
-    }
-
-    /// The last hypercalls, the newest first.
-    pub fn remembered(&self) -> impl Iterator<Item = (u64, u64)> {
-        let count = self.next_hypercall.min(REMEMBERED);
-        (1..=count).map(|back| self.hypercalls[(self.next_hypercall - back) % REMEMBERED])
     }
 }

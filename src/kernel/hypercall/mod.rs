@@ -12,8 +12,8 @@ mod params;
 mod physmap;
 mod sched;
 pub mod table;
-mod vcpu;
-mod version;
+pub mod vcpu;
+pub mod version;
 
 use abi::errno::Errno;
 use machine::virt::{GuestMsr, Virt};
@@ -57,7 +57,7 @@ pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     let regs = &run.context.regs;
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    run.context.remember(number, args[0]);
+    run.context.hypercalls.add(number, args[0]);
     let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { dispatch(cx, run, number, &args) };
     finish(run, answer, len)
 }
@@ -105,7 +105,7 @@ pub fn enter_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     let regs = &run.context.regs;
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    run.context.remember(number, args[0]);
+    run.context.hypercalls.add(number, args[0]);
     let answer = match table::find_pv(number) {
         Some(handler) => handler(cx, run, &args),
         None => Err(Errno::ENOSYS),

@@ -1,6 +1,7 @@
 //! `vcpu_op` (`xen/include/public/vcpu.h`) and `set_timer_op`.
 
 use alloc::boxed::Box;
+use core::sync::atomic::Ordering;
 
 use abi::errno::Errno;
 use abi::hvm_vcpu::HvmContext;
@@ -13,7 +14,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::{Answer, Args, Outcome, command};
-use crate::domain::{Areas, Start, attention};
+use crate::domain::{Areas, Domain, Start, attention};
 use crate::guest_memory::{GuestPtr, pin};
 use crate::hvm::startup;
 use crate::run::Running;
@@ -40,7 +41,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         VCPUOP_INITIALISE => initialise(cx, run, target, at),
         VCPUOP_UP => up(cx, run, target),
         VCPUOP_DOWN => down(cx, run, target),
-        VCPUOP_IS_UP => Ok(Outcome::Done(u64::from(is_up(run, target)))),
+        VCPUOP_IS_UP => Ok(Outcome::Done(u64::from(is_up(&run.domain, args[1])?))),
         VCPUOP_GET_RUNSTATE_INFO => get_runstate(cx, run, target, at),
         VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(cx, run, target, at),
         VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(cx, run, target, at),
@@ -61,8 +62,10 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     }
 }
 
-fn is_up(run: &Running, target: VcpuId) -> bool {
-    run.domain.vcpu(target).is_some_and(|vcpu| vcpu.is_up.load(core::sync::atomic::Ordering::Acquire))
+/// `VCPUOP_is_up`: whether the virtual CPU of a number that a guest gave is up.
+#[inline]
+pub fn is_up(domain: &Domain, raw: u64) -> Result<bool, Errno> {
+    Ok(domain.vcpu_from_guest(raw & 0xffff_ffff)?.is_up.load(Ordering::Acquire))
 }
 
 fn initialise(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
@@ -105,7 +108,7 @@ fn down(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer {
         let gone = updown::take_down(cx, run);
         return Ok(if gone { Outcome::Gone } else { Outcome::Reschedule(0) });
     }
-    if !is_up(run, target) {
+    if !is_up(&run.domain, target.0.into())? {
         return Ok(Outcome::DONE);
     }
     // Another virtual CPU is told to go; it does so at its next exit.
@@ -150,7 +153,7 @@ fn register_info(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, args:
         return Err(Errno::ENXIO);
     }
     // For itself, or one that is down.
-    if run.domain.shared.has_moved(target) || (target != run.id && is_up(run, target)) {
+    if run.domain.shared.has_moved(target) || (target != run.id && is_up(&run.domain, args[1])?) {
         return Err(Errno::EINVAL);
     }
     let domain = run.domain.clone();

@@ -13,7 +13,7 @@ use crate::guest_memory::GuestPtr;
 use crate::run::Running;
 
 /// 4.17, as `XENVER_version` has it.
-const VERSION: u64 = 4 << 16 | 17;
+pub const VERSION: u64 = 4 << 16 | 17;
 const EXTRA: &str = ".0-euxen";
 /// What kinds of domain there are.
 const CAPABILITIES: &str = "xen-3.0-x86_64 ";

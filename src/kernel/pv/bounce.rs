@@ -7,16 +7,18 @@ use core::sync::atomic::Ordering;
 
 use abi::pv_vcpu::IretContext;
 use abi::xen::VMASST_TYPE_ARCHITECTURAL_IOPL;
+use machine::pv::Vcpu;
 use model::addr::GuestVirt;
 use model::pv::frame::{self, Circumstances, Handler};
-use model::pv::is_guests;
+use model::regs::Regs;
 use sync::Cx;
 use sync::place::Root;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::transmute;
 
-use crate::domain::attention;
+use super::PvContext;
 use crate::domain::life::{self, Death};
-use crate::guest_memory::window;
+use crate::domain::{Context, Domain, Info, attention};
+use crate::guest_memory::Window;
 use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
 
@@ -54,80 +56,116 @@ impl Bounce {
     }
 }
 
-/// Enters the guest's kernel. The handler's address is not 0.
-#[inline]
-pub fn bounce(run: &mut Running, bounce: Bounce) -> Result<(), Death> {
-    let was_kernel = run.context.hw.pv().is_kernel();
-    let mut top = run.context.regs.rsp;
-    if !was_kernel {
-        run.context.hw.pv_mut().toggle_mode();
-        top = run.context.pv().kernel_sp;
+/// What of a virtual CPU changes when its guest's kernel is entered or left, but for its registers.
+pub struct Scene<'a> {
+    /// Its domain.
+    pub domain: &'a Domain,
+    /// Its `vcpu_info`.
+    pub info: &'a Info,
+    /// What it has as a PV virtual CPU.
+    pub pv: &'a mut PvContext,
+}
+
+impl Scene<'_> {
+    /// Enters the guest's kernel, in a window of the flush protocol. The handler's address is not 0. Where the frame was to
+    /// begin, if it cannot be written; then nothing has changed.
+    #[inline(always)]
+    pub fn enter(&self, vcpu: &mut Vcpu, regs: &mut Regs, bounce: Bounce) -> Result<(), u64> {
+        let was_kernel = vcpu.is_kernel();
+        let mut top = regs.rsp;
+        if !was_kernel {
+            vcpu.toggle_mode();
+            top = self.pv.kernel_sp;
+        }
+        let mask = self.info.upcall_mask();
+        let iopl = if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) { self.pv.iopl } else { 0 };
+        let how = Circumstances { was_kernel, upcall_mask: mask.load(Ordering::Relaxed), iopl };
+        let written = match bounce.more {
+            More::Nothing => put(top, &frame::plain(regs, &how)),
+            More::Error(error) => put(top, &frame::with_error(regs, &how, error)),
+            More::Selectors(selectors) => put(top, &frame::failsafe(regs, &how, selectors)),
+        };
+        match written {
+            Ok(at) => {
+                if bounce.to.masks_events {
+                    mask.store(1, Ordering::Relaxed);
+                }
+                frame::enter(regs, at, bounce.to.address);
+                Ok(())
+            }
+            Err(at) => {
+                if !was_kernel {
+                    vcpu.toggle_mode();
+                }
+                Err(at)
+            }
+        }
     }
-    let context = &*run.context;
-    let Some(info) = &run.info else {
-        return Err(Death::NoCallback { which: "vcpu_info" });
-    };
-    let iopl = if run.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) { run.context.pv_ref().iopl } else { 0 };
-    let upcall_mask = info.upcall_mask().load(Ordering::Relaxed);
-    let how = Circumstances { was_kernel, upcall_mask, iopl };
-    let at = match bounce.more {
-        More::Nothing => put(run, top, &frame::plain(&context.regs, &how)),
-        More::Error(error) => put(run, top, &frame::with_error(&context.regs, &how, error)),
-        More::Selectors(selectors) => put(run, top, &frame::failsafe(&context.regs, &how, selectors)),
-    };
-    let at = at.map_err(|at| Death::Stack { at })?;
-    if bounce.to.masks_events {
-        info.upcall_mask().store(1, Ordering::Relaxed);
+
+    /// The IRET hypercall, in a window of the flush protocol. If it fails nothing has changed.
+    #[inline(always)]
+    pub fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Result<Back, Death> {
+        let at = regs.rsp;
+        let words = machine::pv::read_words::<{ size_of::<IretContext>() / 8 }>(GuestVirt::new(at));
+        let words: IretContext = transmute!(words.ok_or(Death::IretFrame { at })?);
+        if words.cs & 3 == 3 && !vcpu.toggle_mode() {
+            return Err(Death::NoUserTables);
+        }
+        let back = frame::iret(regs, &words);
+        self.info.upcall_mask().store(back.upcall_mask, Ordering::Relaxed);
+        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
+            self.pv.iopl = back.iopl;
+        }
+        let has_nmi = core::mem::take(&mut self.pv.is_nmi_masked) && core::mem::take(&mut self.pv.is_nmi_pending);
+        Ok(if has_nmi { Back::ToNmi } else { Back::Plain })
     }
-    frame::enter(&mut run.context.regs, at, bounce.to.address);
-    Ok(())
+}
+
+/// What waits where IRET leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// Nothing that is known here.
+    Plain,
+    /// An NMI, which is to be noted.
+    ToNmi,
 }
 
 /// Writes a frame below a stack's top. Says where it begins, also where it cannot be written.
 #[inline]
-fn put<const N: usize>(run: &Running, top: u64, words: &[u64; N]) -> Result<u64, u64> {
+fn put<const N: usize>(top: u64, words: &[u64; N]) -> Result<u64, u64> {
     let at = frame::place(top, N);
-    let is_written = is_guests(at, N * 8) && window(run, || machine::pv::write_words(GuestVirt::new(at), words));
-    if is_written { Ok(at) } else { Err(at) }
+    if machine::pv::write_words(GuestVirt::new(at), words) { Ok(at) } else { Err(at) }
 }
 
-/// `iret`: the guest's kernel goes on as the words on its stack say.
+/// Enters the guest's kernel. The handler's address is not 0.
+pub fn bounce(run: &mut Running, bounce: Bounce) -> Result<(), Death> {
+    with_scene(run, |scene, vcpu, regs| scene.enter(vcpu, regs, bounce).map_err(|at| Death::Stack { at }))
+}
+
+/// Does something in a window of the flush protocol.
+fn with_scene<R>(
+    run: &mut Running,
+    f: impl FnOnce(&mut Scene<'_>, &mut Vcpu, &mut Regs) -> Result<R, Death>,
+) -> Result<R, Death> {
+    let _window = Window::open(run);
+    let Context { hw, regs, pv, .. } = &mut *run.context;
+    let info = run.info.as_ref().ok_or(Death::NoCallback { which: "vcpu_info" })?;
+    let pv = pv.as_mut().expect("a PV virtual CPU");
+    f(&mut Scene { domain: &run.domain, info, pv }, hw.pv_mut(), regs)
+}
+
+/// `iret`: the guest's kernel goes on as the words on its stack say. Comes here only where [`super::stay`] has not done it.
 pub fn iret(cx: &mut Cx<'_, Root>, run: &mut Running, _: &Args) -> Answer {
-    match go_back(run) {
-        Ok(()) => Ok(Outcome::AsIs),
+    match with_scene(run, |scene, vcpu, regs| scene.go_back(vcpu, regs)) {
+        Ok(back) => {
+            if back == Back::ToNmi {
+                run.vcpu().note(attention::NMI);
+            }
+            Ok(Outcome::AsIs)
+        }
         Err(why) => {
             life::end(cx, run, why);
             Ok(Outcome::Gone)
         }
     }
-}
-
-#[inline]
-fn go_back(run: &mut Running) -> Result<(), Death> {
-    let at = run.context.regs.rsp;
-    let mut words = IretContext::new_zeroed();
-    let is_read = is_guests(at, size_of::<IretContext>())
-        && window(run, || machine::pv::copy_from(GuestVirt::new(at), words.as_mut_bytes())) == 0;
-    if !is_read {
-        return Err(Death::IretFrame { at });
-    }
-    let context = &mut *run.context;
-    if words.cs & 3 == 3 && !context.hw.pv_mut().toggle_mode() {
-        return Err(Death::NoUserTables);
-    }
-    let back = frame::iret(&mut context.regs, &words);
-    if let Some(info) = &run.info {
-        info.upcall_mask().store(back.upcall_mask, Ordering::Relaxed);
-    }
-    let pv = context.pv();
-    if run.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
-        pv.iopl = back.iopl;
-    }
-    if pv.is_nmi_masked {
-        pv.is_nmi_masked = false;
-        if core::mem::take(&mut pv.is_nmi_pending) {
-            run.vcpu().note(attention::NMI);
-        }
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use abi::callback::*;
 use abi::errno::Errno;
 use abi::pv_vcpu::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL, TrapInfo};
+use machine::pv::Vcpu;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestVirt;
 use model::pv::frame::Handler;
@@ -11,6 +12,7 @@ use model::regs::{Cr0, Cr4, vector};
 use sync::Cx;
 use sync::place::Root;
 
+use super::PvContext;
 use crate::guest_memory::GuestPtr;
 use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
@@ -116,38 +118,54 @@ pub fn nmi_op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
 
 /// `stack_switch`: `args[0]` the selector, `args[1]` the pointer.
 pub fn stack_switch(_: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let pv = run.context.pv();
-    // A selector has 16 bits.
-    pv.kernel_ss = unprivileged(args[0] as u16);
-    pv.kernel_sp = args[1];
+    set_stack(run.context.pv(), args[0], args[1]);
     Ok(Outcome::DONE)
+}
+
+/// The kernel's stack.
+#[inline]
+pub fn set_stack(pv: &mut PvContext, selector: u64, pointer: u64) {
+    // A selector has 16 bits.
+    pv.kernel_ss = unprivileged(selector as u16);
+    pv.kernel_sp = pointer;
 }
 
 /// `fpu_taskswitch`: `args[0]` is CR0.TS.
 pub fn fpu_taskswitch(_: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let cr0 = run.context.hw.cr(0) & !Cr0::TS.bits();
-    let flag = if args[0] as u32 != 0 { Cr0::TS.bits() } else { 0 };
-    run.context.hw.set_cr(0, cr0 | flag);
+    set_task_switched(run.context.hw.pv_mut(), args[0] as u32 != 0);
     Ok(Outcome::DONE)
+}
+
+/// CR0.TS.
+#[inline]
+pub fn set_task_switched(vcpu: &mut Vcpu, is_set: bool) {
+    let flag = if is_set { Cr0::TS.bits() } else { 0 };
+    vcpu.set_cr(0, vcpu.cr(0) & !Cr0::TS.bits() | flag);
 }
 
 /// `set_segment_base`: `args[0]` which, `args[1]` the base, or the selector for the user's GS.
 pub fn set_segment_base(_: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let (hw, value) = (&mut run.context.hw, args[1]);
-    match args[0] as u32 {
-        SEGBASE_FS => hw.set_msr(GuestMsr::FsBase, canonical(value)?),
+    set_base(run.context.hw.pv_mut(), args[0] as u32, args[1])?;
+    Ok(Outcome::DONE)
+}
+
+/// Base `which`, or the selector for the user's GS.
+#[inline]
+pub fn set_base(vcpu: &mut Vcpu, which: u32, value: u64) -> Result<(), Errno> {
+    match which {
+        SEGBASE_FS => vcpu.set_msr(GuestMsr::FsBase, canonical(value)?),
         // The other one of the pair, as the caller is in kernel mode.
-        SEGBASE_GS_USER => hw.set_msr(GuestMsr::KernelGsBase, canonical(value)?),
-        SEGBASE_GS_KERNEL => hw.set_msr(GuestMsr::GsBase, canonical(value)?),
+        SEGBASE_GS_USER => vcpu.set_msr(GuestMsr::KernelGsBase, canonical(value)?),
+        SEGBASE_GS_KERNEL => vcpu.set_msr(GuestMsr::GsBase, canonical(value)?),
         SEGBASE_GS_USER_SEL => {
             let selector = value as u16;
             let selector = if selector > 3 { unprivileged(selector) } else { selector };
             // As in Xen, one that cannot be loaded becomes the null selector, and the call does not fail.
-            let _ = hw.pv_mut().set_user_gs(selector);
+            let _ = vcpu.set_user_gs(selector);
         }
         _ => return Err(Errno::EINVAL),
     }
-    Ok(Outcome::DONE)
+    Ok(())
 }
 
 /// `set_debugreg`: `args[0]` which, `args[1]` the value.

@@ -24,7 +24,7 @@ use crate::hypercall;
 use crate::run::{Next, Running};
 
 /// Bits of a page fault's error code (SDM 3A 4.7).
-mod error {
+pub mod error {
     pub const PRESENT: u32 = 1 << 0;
     pub const WRITE: u32 = 1 << 1;
     pub const USER: u32 = 1 << 2;

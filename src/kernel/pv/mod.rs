@@ -6,6 +6,7 @@
 //! | `bounce` | the frames that a guest finds on its stack, IRET, upcalls |
 //! | `calls` | hypercalls about the virtual CPU: traps, callbacks, segments, debug registers |
 //! | `events` | what a virtual CPU is given before it enters the guest |
+//! | `stay` | what is done for a guest within one stay in it |
 //! | `start` | how a virtual CPU starts |
 //! | `mmu` | hypercalls about page tables |
 //! | `memory` | the domain's frames |
@@ -30,6 +31,7 @@ pub mod ports;
 pub mod quick;
 pub mod rights;
 pub mod start;
+pub mod stay;
 pub mod store;
 
 use alloc::boxed::Box;

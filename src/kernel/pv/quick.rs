@@ -1,12 +1,10 @@
 //! The commonest privileged instructions, done within one stay in the guest.
 //!
-//! A stay ends with an interrupt: what happens elsewhere meanwhile, a flush that this CPU must join or an event for the
-//! guest, comes with one, which the processor takes as soon as the guest goes on. So an instruction that touches only what
-//! this CPU has can be done without leaving; `emulate` does all others, and these where something is special.
+//! An instruction that touches only what this CPU has can be done without leaving (see [`super::stay`]); `emulate` does all
+//! others, and these where something is special.
 
 use abi::pv_vcpu::FLAT_KERNEL_CS64;
 use machine::cpu;
-use machine::exit::Exit;
 use machine::pv::Vcpu;
 use machine::virt::Virt;
 use model::addr::GuestVirt;
@@ -17,7 +15,7 @@ use model::pv::privileged::{self, CPUID, FORCED};
 use model::regs::{Cr0, Cr4, Regs, Rflags, vector};
 
 use super::msr::switched;
-use crate::domain::{Context, Domain};
+use crate::domain::Domain;
 
 /// CPUID behind the prefix that forces its emulation.
 pub const FORCED_CPUID: [u8; 7] = [FORCED[0], FORCED[1], FORCED[2], FORCED[3], FORCED[4], CPUID[0], CPUID[1]];
@@ -28,38 +26,42 @@ const WORD: u64 = {
     u64::from_le_bytes([a, b, c, d, e, f, g, 0])
 };
 
-/// Runs the guest until it leaves for something that is not done here.
-#[inline(always)]
-pub fn run(domain: &Domain, id: VcpuId, context: &mut Context) -> Exit {
-    let xcr0 = context.extended.xcr0();
-    context.hw.pv_mut().run_with(&mut context.regs, |vcpu, regs| quick(domain, id, xcr0, vcpu, regs))
+/// What became of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// It is done.
+    Done,
+    /// The exception is the guest's own.
+    Own,
+    /// It has to be looked at more closely.
+    Special,
 }
 
 /// Does an instruction that raised `#UD` or `#GP`, if it is one of these.
-#[inline]
-fn quick(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> bool {
+#[inline(never)]
+pub fn quick(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
     if regs.rflags & Rflags::TF.bits() != 0 {
-        return false;
+        return Quick::Special;
     }
-    let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return false };
+    let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return Quick::Special };
     let len = if regs.vector == u64::from(vector::UD) {
         if word & MASK != WORD {
-            return false;
+            return Quick::Own;
         }
         cpuid(domain, id, xcr0, vcpu, regs, true);
         FORCED_CPUID.len() as u64
     } else {
         if regs.error != 0 || regs.cs as u16 != FLAT_KERNEL_CS64 || !vcpu.is_kernel() {
-            return false;
+            return Quick::Special;
         }
         match emul::frequent(&word.to_le_bytes()) {
             Some((what, len)) if privileged(domain, vcpu, regs, what) => u64::from(len),
-            _ => return false,
+            _ => return Quick::Special,
         }
     };
     regs.rip = regs.rip.wrapping_add(len);
     regs.rflags &= !Rflags::RF.bits();
-    true
+    Quick::Done
 }
 
 /// An instruction of the guest's kernel.

@@ -8,6 +8,7 @@
 //! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use model::addr::GuestVirt;
@@ -175,6 +176,34 @@ words!(/// Reads two words, as [`read1`].
 words!(/// Reads three words.
     read3, /// Writes three words.
     write3, 3);
+
+/// Reads words from a guest's address; `None` if some of them cannot be read.
+#[inline]
+#[must_use]
+pub fn read_words<const N: usize>(from: GuestVirt) -> Option<[u64; N]> {
+    if !is_guests(from) {
+        return None;
+    }
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    let _window = Window::open();
+    let left: usize;
+    // SAFETY: as in `write_words`; what is read has room.
+    unsafe {
+        asm!(
+            "2: rep movsq",
+            "3:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            inout("rcx") N => left,
+            inout("rsi") from.raw() => _,
+            inout("rdi") words.as_mut_ptr() => _,
+            options(nostack, preserves_flags)
+        );
+    }
+    // SAFETY: all of them were read.
+    (left == 0).then(|| unsafe { words.assume_init() })
+}
 
 /// Writes words to a guest's address; `false` if some of them cannot be written.
 #[inline]

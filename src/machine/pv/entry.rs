@@ -25,11 +25,11 @@ use crate::frame::Frame;
 use crate::percpu;
 
 /// `Regs::vector` after SYSCALL from 64-bit code.
-pub(super) const SYSCALL: u64 = 0x100;
+pub const SYSCALL: u64 = 0x100;
 /// Likewise, from 32-bit code.
-pub(super) const SYSCALL_COMPAT: u64 = 0x101;
+pub const SYSCALL_COMPAT: u64 = 0x101;
 /// Likewise, SYSENTER.
-pub(super) const SYSENTER: u64 = 0x102;
+pub const SYSENTER: u64 = 0x102;
 
 /// 32-bit code, data and 64-bit code of ring 3 (`FLAT_RING3_*` of `xen/include/public/arch-x86/xen-x86_64.h`).
 const USER_CS32: u16 = 0xe023;

@@ -19,7 +19,10 @@ mod run;
 mod space;
 mod switch;
 
-pub use copy::{clear, copy_from, copy_to, is_guests, read1, read2, read3, write_words, write1, write2, write3};
+pub use copy::{
+    clear, copy_from, copy_to, is_guests, read_words, read1, read2, read3, write_words, write1, write2, write3,
+};
+pub use run::Then;
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
 pub use switch::forget_translations;
 
@@ -49,6 +52,11 @@ pub fn prepare() {
 #[inline]
 pub fn invlpg(address: u64) {
     space::forget(address);
+}
+
+/// What [`model::regs::Regs::vector`] holds when a guest has left otherwise than by an exception or interrupt.
+pub mod cause {
+    pub use super::entry::{SYSCALL, SYSCALL_COMPAT, SYSENTER};
 }
 
 /// The part of a PV virtual CPU that is switched with the processor.

@@ -16,6 +16,17 @@ const RFLAGS_MUST: u64 = 0x202;
 /// Vectors below 32 with an error code (SDM 3A table 6-1; APM 2 table 8-1).
 const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 3 << 29;
 
+/// What follows when the guest has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// What it left for is done: it goes on.
+    Again,
+    /// What it left for is done: it goes on when its caller has looked at what there may be for it.
+    Look,
+    /// What it left for is to be told.
+    Leave,
+}
+
 impl Vcpu {
     /// [`crate::virt::Virt::run`].
     #[inline]
@@ -27,20 +38,36 @@ impl Vcpu {
         self.decode(regs)
     }
 
-    /// Runs the guest as [`crate::virt::Virt::run`], and again each time that `quick` has done what the guest left for: an
-    /// instruction that raised `#UD` or `#GP`.
+    /// Runs the guest as [`crate::virt::Virt::run`], and again each time that `quick` has done what the guest left for. The
+    /// cause is in [`Regs::vector`]: that of an exception or interrupt, or one of [`super::cause`].
     #[inline(always)]
-    pub fn run_with(&mut self, regs: &mut Regs, mut quick: impl FnMut(&mut Self, &mut Regs) -> bool) -> Exit {
+    pub fn run_with(&mut self, regs: &mut Regs, mut quick: impl FnMut(&mut Self, &mut Regs) -> Then) -> Exit {
         if core::ptr::from_mut(regs) as u64 != self.ready {
             return self.run_slowly(regs);
         }
         loop {
             self.enter(regs);
-            let may_be = regs.vector == u64::from(vector::UD) || regs.vector == u64::from(vector::GP);
-            if !may_be || !quick(self, regs) {
-                return self.decode(regs);
+            match quick(self, regs) {
+                Then::Again => {}
+                Then::Look => return Exit::Host,
+                Then::Leave => return self.decode(regs),
             }
         }
+    }
+
+    /// The address of the page fault for which the guest left, before any other can have come.
+    #[inline]
+    pub fn fault_address(&mut self) -> u64 {
+        // SAFETY: reading CR2 changes nothing; no fault of the hypervisor's has come since.
+        unsafe { asm!("mov {0}, cr2", out(reg) self.state.cr2, options(nomem, nostack, preserves_flags)) };
+        self.state.cr2
+    }
+
+    /// Puts it back, after a fault of the hypervisor's own.
+    #[cold]
+    pub fn put_fault_address_back(&self) {
+        // SAFETY: CR2 steers nothing.
+        unsafe { asm!("mov cr2, {0}", in(reg) self.state.cr2, options(nomem, nostack, preserves_flags)) };
     }
 
     /// The guest runs, and leaves.
@@ -121,8 +148,7 @@ impl Vcpu {
     fn note_fault(&mut self, number: u8) {
         match number {
             vector::PF => {
-                // SAFETY: reading CR2 changes nothing; no fault of the hypervisor's has come since.
-                unsafe { asm!("mov {0}, cr2", out(reg) self.state.cr2, options(nomem, nostack, preserves_flags)) };
+                self.fault_address();
             }
             vector::DB => self.state.take_dr6(),
             _ => {}
