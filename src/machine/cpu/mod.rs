@@ -4,6 +4,7 @@ pub mod descriptors;
 pub mod extended;
 pub mod features;
 pub mod msr;
+mod stubs;
 pub mod trap;
 
 use core::arch::asm;

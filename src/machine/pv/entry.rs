@@ -2,7 +2,7 @@
 //!
 //! [`enter`] is a call that returns when the guest leaves, with no register kept but the stack pointer. It makes the guest's `Regs` the stack and pops
 //! all of them, ending in IRET. Whatever brings the guest back pushes them again, there: the processor and the stubs of
-//! `cpu/trap.rs` because the task state says so, SYSCALL and SYSENTER by the stubs here. Then comes the stack pointer
+//! `cpu/stubs.rs` because the task state says so, SYSCALL and SYSENTER by the stubs here. Then comes the stack pointer
 //! that `enter` left in `Regs`, and its return.
 //!
 //! The `Regs` are addressed in the domain's part of the hole ([`super::Space`]), which an isolated guest's address space

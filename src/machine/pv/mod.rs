@@ -7,15 +7,17 @@
 //! |---|---|
 //! | `entry`, `run` | the way into the guest and back; why it left |
 //! | `switch` | what changes with the virtual CPU that a CPU has loaded |
-//! | `registers` | control, debug and segment registers, MSRs |
+//! | `registers`, `segments`, `debug` | control registers and MSRs; selectors and descriptors; breakpoints |
 //! | `space`, `l4` | the domain's part of the hole; the hypervisor's slots in its page tables |
 //! | `copy` | the guest's memory by its own addresses |
 
 mod copy;
+mod debug;
 mod entry;
 pub mod l4;
 mod registers;
 mod run;
+mod segments;
 mod space;
 mod switch;
 

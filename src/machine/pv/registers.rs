@@ -6,11 +6,12 @@
 
 use core::arch::asm;
 
-use model::addr::GuestVirt;
-use model::regs::{Cr0, Cr4, Segment, SegmentName};
+use model::regs::{Cr0, Cr4, SegmentName};
 
-use super::{Vcpu, copy, space};
-use crate::cpu::{descriptors, features, msr};
+use super::Vcpu;
+use super::debug::{DR6_ONES, DR7_OFF};
+use super::segments::{load_selector, read_selector};
+use crate::cpu::{features, msr};
 use crate::virt::GuestMsr;
 
 const FS_BASE: u32 = 0xc000_0100;
@@ -21,15 +22,6 @@ const TSC_AUX: u32 = 0xc000_0103;
 /// Bits of CR4 that a guest may have beside the hypervisor's.
 const CR4_GUEST: u64 = Cr4::TSD.bits() | Cr4::DE.bits() | Cr4::FSGSBASE.bits();
 
-/// DR7 with no breakpoint, and bits that are always so.
-const DR7_OFF: u64 = 0x400;
-/// Bits of DR7 that a guest can set: not GD, and no others that are reserved.
-const DR7_MAY: u64 = 0xffff_03ff;
-/// Bits of DR7 that enable a breakpoint.
-const DR7_ENABLE: u64 = 0xff;
-/// Bits of DR6 that are always one.
-const DR6_ONES: u64 = 0xffff_0ff0;
-
 /// The values.
 pub(super) struct State {
     /// CR0, CR2, CR4 as the guest believes them to be.
@@ -37,18 +29,18 @@ pub(super) struct State {
     pub(super) cr2: u64,
     cr4: u64,
     /// ES, DS, FS, GS.
-    selectors: [u16; 4],
+    pub(super) selectors: [u16; 4],
     /// Some of them could not be loaded when it was loaded last.
-    are_lost: bool,
+    pub(super) are_lost: bool,
     fs_base: u64,
-    gs_base: u64,
-    kernel_gs_base: u64,
+    pub(super) gs_base: u64,
+    pub(super) kernel_gs_base: u64,
     tsc_aux: u32,
-    debug: [u64; 4],
-    dr6: u64,
-    dr7: u64,
+    pub(super) debug: [u64; 4],
+    pub(super) dr6: u64,
+    pub(super) dr7: u64,
     /// Descriptors in the LDT.
-    ldt_entries: u32,
+    pub(super) ldt_entries: u32,
     /// The processor has TSC_AUX.
     has_tsc_aux: bool,
     /// Bits of CR4 that are the guest's on this processor.
@@ -75,26 +67,10 @@ impl State {
             cr4_may: if features::has_fsgsbase() { CR4_GUEST } else { CR4_GUEST & !Cr4::FSGSBASE.bits() },
         }
     }
-
-    /// Whether a breakpoint is enabled.
-    #[inline(always)]
-    pub(super) fn is_armed(&self) -> bool {
-        self.dr7 & DR7_ENABLE != 0
-    }
-
-    /// Takes what a debug exception left in DR6.
-    pub(super) fn take_dr6(&mut self) {
-        let dr6: u64;
-        // SAFETY: a status that steers nothing, and is the guest's.
-        unsafe {
-            asm!("mov {0}, dr6", "mov dr6, {1}", out(reg) dr6, in(reg) DR6_ONES, options(nomem, nostack, preserves_flags));
-        }
-        self.dr6 |= dr6;
-    }
 }
 
 impl Vcpu {
-    fn is_loaded(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         self.is_live
     }
 
@@ -153,103 +129,6 @@ impl Vcpu {
         } else {
             core::mem::swap(&mut self.state.gs_base, &mut self.state.kernel_gs_base);
         }
-    }
-
-    /// Loads a selector into the GS that user mode has while the guest is in kernel mode, with its base; the null
-    /// selector if it cannot be loaded, and then `false`.
-    pub fn set_user_gs(&mut self, selector: u16) -> bool {
-        self.swap_gs();
-        let is_good = if self.is_loaded() {
-            load_selector(SegmentName::Gs, selector)
-        } else {
-            self.state.selectors[3] = selector;
-            true
-        };
-        self.swap_gs();
-        is_good
-    }
-
-    /// DS, ES, FS and GS, if some of them could not be loaded when it was loaded: these are null now. Says so once.
-    pub fn take_lost_selectors(&mut self) -> Option<[u16; 4]> {
-        let [es, ds, fs, gs] = self.state.selectors;
-        core::mem::take(&mut self.state.are_lost).then_some([ds, es, fs, gs])
-    }
-
-    /// Sets a data segment register, before the guest's first entry or at any time; the null selector if it cannot be
-    /// loaded, and then `false`.
-    pub fn set_selector(&mut self, name: SegmentName, selector: u16) -> bool {
-        let selector = if selector & !3 == 0 { 0 } else { selector | 3 };
-        let Some(index) = index(name) else { return false };
-        if self.is_loaded() {
-            return load_selector(name, selector);
-        }
-        self.state.selectors[index] = selector;
-        true
-    }
-
-    /// [`crate::virt::Virt::segment`]: the selectors that are not in `Regs`, with what the tables have for them.
-    pub(super) fn read_segment(&self, name: SegmentName) -> Segment {
-        let selector = match index(name) {
-            Some(_) if self.is_loaded() => read_selector(name),
-            Some(index) => self.state.selectors[index],
-            None => return Segment::default(),
-        };
-        let mut segment = self.describe(selector).unwrap_or(Segment { selector, ..Segment::default() });
-        match name {
-            SegmentName::Fs => segment.base = self.read_msr(GuestMsr::FsBase),
-            SegmentName::Gs => segment.base = self.read_msr(GuestMsr::GsBase),
-            _ => {}
-        }
-        segment
-    }
-
-    /// [`crate::virt::Virt::set_segment`]: selector, and the base of FS and GS.
-    pub(super) fn write_segment(&mut self, name: SegmentName, segment: Segment) {
-        self.set_selector(name, segment.selector);
-        match name {
-            SegmentName::Fs => self.write_msr(GuestMsr::FsBase, segment.base),
-            SegmentName::Gs => self.write_msr(GuestMsr::GsBase, segment.base),
-            _ => {}
-        }
-    }
-
-    /// The segment that the guest's tables have for a selector, while it is loaded; `None` for the null selector and
-    /// where there is none.
-    pub fn describe(&self, selector: u16) -> Option<Segment> {
-        if !self.is_loaded() || selector & !7 == 0 {
-            return None;
-        }
-        let offset = u64::from(selector & !7);
-        let is_local = selector & 4 != 0;
-        if is_local && offset >= u64::from(self.state.ldt_entries) * 8 || !is_local && offset > 0xefff {
-            return None;
-        }
-        let table = space::base(self.id) + if is_local { space::LDT * 4096 } else { 0 };
-        let raw = copy::read_own(table + offset)?;
-        let limit = (raw & 0xffff | raw >> 32 & 0xf_0000) as u32;
-        let attributes = (raw >> 40 & 0xff | raw >> 44 & 0xf00) as u16;
-        let limit = if attributes & 1 << 11 != 0 { limit << 12 | 0xfff } else { limit };
-        Some(Segment { selector, attributes, limit, base: raw >> 16 & 0xff_ffff | raw >> 56 << 24 })
-    }
-
-    /// Says how many descriptors the LDT has, 0 for no LDT. Its pages are those that [`super::Space::set_ldt_page`] was given.
-    pub fn set_ldt(&mut self, entries: u32) {
-        self.state.ldt_entries = entries.min(8192);
-        if self.is_loaded() {
-            // SAFETY: the tables are in use, and the LDT lies in this virtual CPU's pages.
-            unsafe { descriptors::use_ldt(self.ldt()) };
-        }
-    }
-
-    /// Descriptors in the LDT.
-    pub fn ldt_entries(&self) -> u32 {
-        self.state.ldt_entries
-    }
-
-    /// Base and limit of the LDT.
-    pub(super) fn ldt(&self) -> Option<(u64, u32)> {
-        let entries = self.state.ldt_entries;
-        (entries != 0).then(|| (space::base(self.id) + space::LDT * 4096, entries * 8 - 1))
     }
 
     /// [`crate::virt::Virt::cr`].
@@ -326,119 +205,6 @@ impl Vcpu {
             unsafe { msr::write(index, value) };
         }
     }
-
-    /// Debug register `n`, as the guest has it; 4 and 5 are 6 and 7.
-    pub fn debug_register(&self, n: u8) -> u64 {
-        match n {
-            0..=3 => self.state.debug[usize::from(n)],
-            4 | 6 => self.state.dr6,
-            _ => self.state.dr7,
-        }
-    }
-
-    /// Sets it. `false`, and nothing has changed, for a breakpoint at an address that is not the guest's.
-    pub fn set_debug_register(&mut self, n: u8, value: u64) -> bool {
-        match n {
-            0..=3 => {
-                let canonical = ((value << 16) as i64 >> 16) as u64 == value;
-                // A breakpoint is up to eight bytes long.
-                if !canonical || !copy::is_guests(GuestVirt::new(value)) {
-                    return false;
-                }
-                self.state.debug[usize::from(n)] = value;
-            }
-            4 | 6 => self.state.dr6 = value & 0xffff_ffff & !(1 << 12) | DR6_ONES,
-            _ => self.state.dr7 = value & DR7_MAY | DR7_OFF,
-        }
-        if self.is_loaded() && self.state.is_armed() {
-            self.load_breakpoints();
-        }
-        self.settle();
-        true
-    }
-
-    fn load_breakpoints(&self) {
-        let [dr0, dr1, dr2, dr3] = self.state.debug;
-        // SAFETY: DR7 enables none while the hypervisor runs; the addresses are the guest's.
-        unsafe {
-            asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
-                in(reg) dr0, in(reg) dr1, in(reg) dr2, in(reg) dr3, options(nomem, nostack, preserves_flags));
-        }
-    }
-
-    /// Lets the guest's breakpoints take effect, on the way to it.
-    pub(super) fn arm(&self) {
-        write_dr7(self.state.dr7);
-    }
-
-    /// Ends their effect.
-    pub(super) fn disarm(&self) {
-        write_dr7(DR7_OFF);
-    }
-}
-
-fn write_dr7(value: u64) {
-    // SAFETY: breakpoints at a guest's addresses, between which and the entry nothing of the guest's is touched.
-    unsafe { asm!("mov dr7, {0}", in(reg) value, options(nomem, nostack, preserves_flags)) };
-}
-
-/// The place of a data segment in `State::selectors`.
-fn index(name: SegmentName) -> Option<usize> {
-    match name {
-        SegmentName::Es => Some(0),
-        SegmentName::Ds => Some(1),
-        SegmentName::Fs => Some(2),
-        SegmentName::Gs => Some(3),
-        _ => None,
-    }
-}
-
-fn read_selector(name: SegmentName) -> u16 {
-    let selector: u32;
-    // SAFETY: reading a selector changes nothing.
-    unsafe {
-        match name {
-            SegmentName::Es => asm!("mov {0:e}, es", out(reg) selector, options(nomem, nostack, preserves_flags)),
-            SegmentName::Ds => asm!("mov {0:e}, ds", out(reg) selector, options(nomem, nostack, preserves_flags)),
-            SegmentName::Fs => asm!("mov {0:e}, fs", out(reg) selector, options(nomem, nostack, preserves_flags)),
-            _ => asm!("mov {0:e}, gs", out(reg) selector, options(nomem, nostack, preserves_flags)),
-        }
-    }
-    selector as u16
-}
-
-macro_rules! load {
-    ($register:literal, $selector:ident, $failed:ident) => {
-        asm!(
-            concat!("2: mov ", $register, ", {selector:e}"),
-            "xor {failed:e}, {failed:e}",
-            "jmp 4f",
-            concat!("3: mov ", $register, ", {failed:e}"),
-            "mov {failed:e}, 1",
-            "4:",
-            ".pushsection .exception_table, \"a\"",
-            ".long 2b - ., 3b - .",
-            ".popsection",
-            selector = in(reg) u32::from($selector),
-            failed = inout(reg) 0u32 => $failed,
-            options(nostack)
-        )
-    };
-}
-
-/// Loads a data segment register from the guest's tables; with the null selector where that faults, and then `false`.
-fn load_selector(name: SegmentName, selector: u16) -> bool {
-    let failed: u32;
-    // SAFETY: the hypervisor uses no data segment; a fault goes on at the third label.
-    unsafe {
-        match name {
-            SegmentName::Es => load!("es", selector, failed),
-            SegmentName::Ds => load!("ds", selector, failed),
-            SegmentName::Fs => load!("fs", selector, failed),
-            _ => load!("gs", selector, failed),
-        }
-    }
-    failed == 0
 }
 
 /// Sets or clears CR0.TS.
