@@ -124,6 +124,11 @@ pub fn sleep<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     policy(cx, |policy| policy.sleep(key));
 }
 
+/// It was taken down. As [`sleep`].
+pub fn go_down<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
+    policy(cx, |policy| policy.go_down(key));
+}
+
 /// It lets others go first.
 pub fn yield_<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     policy(cx, |policy| policy.yield_(key));

@@ -27,7 +27,7 @@ pub fn apply(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
     }
     let is_up = run.vcpu().is_up.load(Ordering::Acquire);
     if waits || !is_up {
-        sched::sleep(cx, run.vcpu().key);
+        sched::go_down(cx, run.vcpu().key);
         // It may have been told to start since the look above.
         if run.vcpu().attention.load(Ordering::Acquire) & attention::START != 0 {
             sched::wake(cx, run.vcpu().key);
@@ -54,7 +54,7 @@ pub fn take_down(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
         life::end(cx, run, Death::Asked(SHUTDOWN_POWEROFF));
         return true;
     }
-    sched::sleep(cx, vcpu.key);
+    sched::go_down(cx, vcpu.key);
     if vcpu.attention.load(Ordering::Acquire) & attention::START != 0 {
         sched::wake(cx, vcpu.key);
     }

@@ -9,6 +9,7 @@ use abi::vcpu::*;
 use abi::xen::VcpuInfo;
 use model::addr::{Gfn, GuestVirt, Mfn, PAGE_SIZE};
 use model::ids::VcpuId;
+use model::pv::is_guests;
 use model::pv::mmu::Stop;
 use sync::Cx;
 use sync::place::Root;
@@ -128,6 +129,9 @@ fn register_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, a
     let arg = GuestPtr::<RegisterRunstateMemoryArea>::new(at).read(cx, run)?;
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
     let info = runstate::info(cx, vcpu);
+    if run.is_pv() && !is_guests(arg.addr, size_of::<RunstateInfo>()) {
+        return Err(Errno::EFAULT);
+    }
     // An area that cannot be written now is tried again each time, as in Xen; null gives it up.
     let _ = GuestPtr::<RunstateInfo>::new(arg.addr).write(cx, run, &info);
     let area = (arg.addr != 0).then(|| GuestVirt::new(arg.addr));

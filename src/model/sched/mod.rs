@@ -103,6 +103,9 @@ pub trait Scheduler {
     /// It has nothing to do until it is woken. For the running virtual CPU's own CPU.
     fn sleep(&mut self, key: Key);
 
+    /// As [`Scheduler::sleep`], because it was taken down: its account says offline, not blocked.
+    fn go_down(&mut self, key: Key);
+
     /// It lets all others that wait go first, once. For the running virtual CPU's own CPU.
     fn yield_(&mut self, key: Key);
 

@@ -161,7 +161,7 @@ impl Scheduler for RoundRobin {
 
     fn wake(&mut self, key: Key, now_ns: u64) -> Wake {
         match self.queue.get_mut(key) {
-            Some(entry) if entry.asleep => entry.asleep = false,
+            Some(entry) if entry.asleep => (entry.asleep, entry.is_down) = (false, false),
             _ => return Wake::None,
         }
         self.settle(key, now_ns)
@@ -172,6 +172,13 @@ impl Scheduler for RoundRobin {
             && matches!(entry.place, Place::Running(_))
         {
             entry.asleep = true;
+        }
+    }
+
+    fn go_down(&mut self, key: Key) {
+        self.sleep(key);
+        if let Some(entry) = self.queue.get_mut(key) {
+            entry.is_down = entry.asleep;
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) enum Place {
 pub(super) struct Entry {
     pub(super) place: Place,
     pub(super) asleep: bool,
+    /// Asleep because it was taken down.
+    pub(super) is_down: bool,
     pub(super) pauses: u32,
     /// Goes to the queue's end at its CPU's next `schedule`, whatever is left of its slice.
     pub(super) yields: bool,
@@ -36,6 +38,7 @@ impl Entry {
         Self {
             place: Place::Off,
             asleep: false,
+            is_down: false,
             pauses: 1,
             yields: false,
             held_by: None,
@@ -58,9 +61,11 @@ impl Entry {
         }
     }
 
-    /// The state it has when no CPU runs it, as Xen has it: asleep counts before paused.
+    /// The state it has when no CPU runs it, as Xen has it: asleep counts before paused, unless it is down.
     pub(super) fn resting_state(&self) -> RunState {
-        if self.asleep {
+        if self.is_down {
+            RunState::Offline
+        } else if self.asleep {
             RunState::Blocked
         } else if self.pauses != 0 {
             RunState::Offline

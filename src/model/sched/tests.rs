@@ -170,3 +170,18 @@ fn the_account_follows_the_virtual_cpu() {
     let _ = step(&mut s, C0, 76);
     assert_eq!(s.runstate(Key(0)).unwrap().times_ns(), [20, 5 + 1, 40, 10]);
 }
+
+#[test]
+fn one_that_was_taken_down_is_offline_and_not_blocked() {
+    let mut s = policy(1, 1);
+    let _ = s.unpause(Key(0), 0);
+    let _ = step(&mut s, C0, 0);
+    s.go_down(Key(0));
+    assert_eq!(step(&mut s, C0, 5), (None, None));
+    assert_eq!(s.runstate(Key(0)).unwrap().state(), RunState::Offline);
+    assert_eq!(s.wake(Key(0), 6), Wake::Kick(C0));
+    let _ = step(&mut s, C0, 6);
+    s.sleep(Key(0));
+    let _ = step(&mut s, C0, 7);
+    assert_eq!(s.runstate(Key(0)).unwrap().state(), RunState::Blocked);
+}
