@@ -19,6 +19,12 @@ use crate::run::Running;
 /// In the count: the call goes on with an earlier one.
 const PREEMPTED: u32 = 1 << 31;
 
+/// Whether a call has one operation, on the caller's own frames, and nowhere to tell how many were done.
+#[inline]
+pub(super) fn is_single(args: &Args) -> bool {
+    args[1] as u32 == 1 && args[2] == 0 && args[3] as u32 == u32::from(DOMID_SELF)
+}
+
 /// Where a call stands in its list.
 pub(super) struct Batch {
     /// Where the next operation is.

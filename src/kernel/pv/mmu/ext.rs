@@ -12,17 +12,33 @@ use model::pv::mmu::{Mmu, Stop};
 use sync::Cx;
 use sync::place::Root;
 
-use super::batch::{Batch, Owner};
+use super::batch::{Batch, Owner, is_single};
 use super::va::{flush_mask, is_guests};
 use super::{Session, Tables, base, descriptors, with};
 use crate::domain::{Domain, flush};
 use crate::guest_memory;
-use crate::hypercall::{Answer, Args};
+use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
 
 /// `mmuext_op`: `args[1]` operations from the list at `args[0]`, the number of those done to `args[2]`, on frames of
 /// domain `args[3]`.
 pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    if !is_single(args) {
+        return list(cx, run, args, None);
+    }
+    // By far the most calls are of one operation, and most of those are about this CPU alone.
+    let op = op_of(guest_memory::read3(run, args[0])?);
+    match op.cmd {
+        MMUEXT_TLB_FLUSH_LOCAL => run.context.hw.flush(),
+        MMUEXT_INVLPG_LOCAL => pv::invlpg(op.arg1),
+        _ => return list(cx, run, args, Some(op)),
+    }
+    Ok(Outcome::DONE)
+}
+
+/// The operations one after the other; the first may have been read.
+#[inline(never)]
+fn list(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, mut first: Option<MmuextOp>) -> Answer {
     let mut batch = match Batch::start(cx, run, args) {
         Ok(batch) => batch,
         Err(answer) => return answer,
@@ -34,8 +50,9 @@ pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
             result = Err(Stop::Again);
             break;
         }
-        result = match guest_memory::read3(run, batch.at) {
-            Ok(words) => one(cx, run, &batch, other.as_ref(), op_of(words), &mut has_work),
+        let op = first.take().map_or_else(|| guest_memory::read3(run, batch.at).map(op_of), Ok);
+        result = match op {
+            Ok(op) => one(cx, run, &batch, other.as_ref(), op, &mut has_work),
             Err(errno) => Err(errno.into()),
         };
         if result.is_err() {

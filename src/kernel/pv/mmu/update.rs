@@ -11,12 +11,12 @@ use model::pv::mmu::{Stop, entry};
 use sync::Cx;
 use sync::place::Root;
 
-use super::batch::{Batch, Owner, is_privileged, other};
+use super::batch::{Batch, Owner, is_privileged, is_single, other};
 use super::va::change_harmlessly;
-use super::{forget_frames, session, with};
+use super::{Budget, forget_frames, session, with};
 use crate::domain::Domain;
 use crate::guest_memory;
-use crate::hypercall::{Answer, Args};
+use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
 
 /// Whose page tables are meant, and whose frames.
@@ -29,6 +29,57 @@ struct Targets {
 /// `mmu_update`: `args[1]` updates from the list at `args[0]`, the number of those done to `args[2]`, of the domains that
 /// `args[3]` names: below, whose frames; above, one more than whose page tables.
 pub fn update(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    if !is_single(args) {
+        return list(cx, run, args, None);
+    }
+    let request = read(run, args[0])?;
+    match single(cx, run, request) {
+        Some(Ok(())) => Ok(Outcome::DONE),
+        Some(Err(errno)) => Err(errno),
+        // It goes on, or what it leaves to be undone does: to write an entry again that is written does no harm.
+        None => list(cx, run, args, Some(request)),
+    }
+}
+
+#[inline]
+fn read(run: &Running, at: u64) -> Result<MmuUpdate, Errno> {
+    guest_memory::read2(run, at).map(|[ptr, val]| MmuUpdate { ptr, val })
+}
+
+/// Where an entry is: in which frame, and which of its entries it is.
+#[inline]
+fn place(request: MmuUpdate) -> (Mfn, usize) {
+    let at = MachineAddr::new(request.ptr);
+    (at.frame(), at.offset() / 8)
+}
+
+/// Does the commonest kind of update, if it can be done to its end at once.
+#[inline]
+fn single(cx: &mut Cx<'_, Root>, run: &Running, request: MmuUpdate) -> Option<Result<(), Errno>> {
+    let domain = &*run.domain;
+    let pv = domain.pv.as_ref().filter(|_| request.ptr & 7 == MMU_NORMAL_PT_UPDATE)?;
+    let (table, index) = place(request);
+    let (answer, others) = {
+        let (mut state, cx) = cx.lock(&pv.mmu);
+        if change_harmlessly(domain, table, index, request.val) {
+            return Some(Ok(()));
+        }
+        session(&mut state, cx, domain, pv, is_privileged(run), &Budget::new(), |session| {
+            match session.mmu().update(table, index, request.val, false, domain.id) {
+                Err(Stop::Again) => None,
+                _ if session.has_work() => None,
+                Ok(()) => Some(Ok(())),
+                Err(Stop::Refused(errno)) => Some(Err(errno)),
+            }
+        })
+    };
+    forget_frames(cx, others);
+    answer
+}
+
+/// The updates one after the other; the first may have been read.
+#[inline(never)]
+fn list(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, mut first: Option<MmuUpdate>) -> Answer {
     let mut batch = match Batch::start(cx, run, args) {
         Ok(batch) => batch,
         Err(answer) => return answer,
@@ -40,7 +91,14 @@ pub fn update(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     };
     let (mut result, mut has_work) = (Ok(()), false);
     while batch.left > 0 {
-        result = if batch.has_to_stop() { Err(Stop::Again) } else { one(cx, run, &batch, &targets, &mut has_work) };
+        if batch.has_to_stop() {
+            result = Err(Stop::Again);
+            break;
+        }
+        result = match first.take().map_or_else(|| read(run, batch.at), Ok) {
+            Ok(request) => one(cx, run, &batch, &targets, request, &mut has_work),
+            Err(errno) => Err(errno.into()),
+        };
         if result.is_err() {
             break;
         }
@@ -65,10 +123,9 @@ fn one(
     run: &mut Running,
     batch: &Batch,
     targets: &Targets,
+    request: MmuUpdate,
     has_work: &mut bool,
 ) -> Result<(), Stop> {
-    let [ptr, val] = guest_memory::read2(run, batch.at)?;
-    let request = MmuUpdate { ptr, val };
     let command = request.ptr & 7;
     let mut value = request.val;
     match command {
@@ -83,8 +140,7 @@ fn one(
     }
     let domain = targets.tables.as_deref().unwrap_or(&run.domain);
     let owner = targets.frames.id(domain.id);
-    let table = MachineAddr::new(request.ptr).frame();
-    let index = MachineAddr::new(request.ptr).offset() / 8;
+    let (table, index) = place(request);
     let Some(pv) = &domain.pv else { return Err(Errno::EOPNOTSUPP.into()) };
     let is_keeping = command == MMU_PT_UPDATE_PRESERVE_AD;
     let (answer, others) = {
