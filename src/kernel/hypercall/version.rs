@@ -34,7 +34,7 @@ const PV_FEATURES: u32 = 1 << features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
     | 1 << features::XENFEAT_HIGHMEM_ASSIST
     | 1 << features::XENFEAT_GNTTAB_MAP_AVAIL_BITS
     | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
-    | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
+    | 1 << features::XENFEAT_DIRECT_MAPPED;
 
 fn features(run: &Running) -> u32 {
     let Some(pv) = &run.domain.pv else { return FEATURES };

@@ -16,6 +16,7 @@ mod linux;
 mod linux_pv;
 mod machine;
 mod plot;
+mod pv;
 mod report;
 mod run;
 mod table;
@@ -65,7 +66,7 @@ fn figures() -> ExitCode {
 /// The boots of `make test`, the quick ones first.
 fn boots() -> Vec<Case> {
     let combinations = linux::covering().iter().map(linux::Combination::case).collect();
-    [guests::cases(), bad::cases(), linux::lives(), linux_pv::cases(), combinations].concat()
+    [guests::cases(), pv::cases(), bad::cases(), linux::lives(), linux_pv::cases(), combinations].concat()
 }
 
 fn picked(cases: Vec<Case>, words: &[String]) -> Vec<Case> {

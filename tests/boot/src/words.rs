@@ -58,6 +58,15 @@ pub const TRIPLE_FAULT: &str = "triple fault";
 /// Why one ended that jumped to where it has no memory.
 pub const WILD_JUMP: &str = "executed at guest-physical";
 
+/// Why a PV one ended whose fault has no handler.
+pub const NO_TRAP: &str = "for which its trap table has no handler";
+/// Why one ended whose kernel's stack cannot be written.
+pub const NO_STACK: &str = "a frame cannot be written to its kernel's stack";
+/// Why one ended whose IRET hypercall has no frame.
+pub const NO_FRAME: &str = "IRET with a frame at";
+/// Why one ended that returned to a user mode without page tables.
+pub const NO_USER_TABLES: &str = "IRET to user mode, which has no page tables";
+
 /// The hypervisor's line on a domain that it starts once more.
 pub fn starts_again(domain: &str) -> String {
     format!("({domain}) starts again")

@@ -149,6 +149,10 @@ extern "C" fn interrupt_entry(frame: &mut Frame) {
         unsafe { core::mem::transmute::<usize, fn(&mut Frame)>(handler)(frame) };
         return;
     }
+    // So is an upcall; a PV guest's would come again and again until it is acknowledged.
+    if pv::is_pv() && frame.vector == u64::from(crate::events::VECTOR) {
+        crate::events::acknowledge(pv::smp::me());
+    }
     // An NMI without handler is only counted.
     if vector < 32 && vector != 2 {
         exception(frame);

@@ -36,7 +36,8 @@ pub(super) const fn is_guests(va: u64) -> bool {
 /// domain's page tables is held, and `base` is held by a reference.
 #[inline]
 pub fn find(base: Mfn, va: u64) -> Result<(Mfn, usize), NoTable> {
-    if machine::mem::layout::SLOTS.contains(&index(va, 4)) {
+    // The hypervisor's slots, and what is no address but would name an entry by its low bits.
+    if !is_guests(va) {
         return Err(NoTable(4));
     }
     let mut table = base;

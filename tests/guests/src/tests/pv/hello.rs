@@ -151,12 +151,10 @@ fn version() {
     zero(hypercall::op(nr::XEN_VERSION, XENVER_GET_FEATURES, &mut info), "XENVER_get_features succeeds");
     println!("features: {:#x}", info.submap);
     let has = |bit: u32| info.submap >> bit & 1 == 1;
-    for (bit, name) in [
-        (features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD, "mmu_pt_update_preserve_ad"),
-        (features::XENFEAT_PAE_PGDIR_ABOVE_4GB, "pae_pgdir_above_4gb"),
-    ] {
-        check!(has(bit), "the feature {} is there", name; "{:#x}", info.submap);
-    }
+    check!(has(features::XENFEAT_DIRECT_MAPPED) && !has(features::XENFEAT_NOT_DIRECT_MAPPED),
+        "its frames are the machine's, as the features say"; "{:#x}", info.submap);
+    check!(has(features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD), "the feature mmu_pt_update_preserve_ad is there";
+        "{:#x}", info.submap);
     for (bit, name) in [
         (features::XENFEAT_WRITABLE_PAGE_TABLES, "writable_page_tables"),
         (features::XENFEAT_AUTO_TRANSLATED_PHYSMAP, "auto_translated_physmap"),

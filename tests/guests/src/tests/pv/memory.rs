@@ -67,7 +67,12 @@ fn table() {
     let mut frames = [0u64; 4];
     let mut list =
         MachphysMfnList { max_extents: 4, extent_start: frames.as_mut_ptr() as u64, ..MachphysMfnList::new_zeroed() };
-    zero(op(XENMEM_MACHPHYS_MFN_LIST, &mut list), "XENMEM_machphys_mfn_list succeeds");
+    let ret = op(XENMEM_MACHPHYS_MFN_LIST, &mut list);
+    // A table that does not lie in extents of 2 MiB has no such list.
+    check!(ret == Ret(0) || ret == Ret::err(Errno::ENOSYS), "XENMEM_machphys_mfn_list succeeds or is ENOSYS"; "{}", ret);
+    if ret != Ret(0) {
+        return;
+    }
     let first = mem::peek64(frames.as_ptr() as u64);
     println!("list: {} frames, the first {:#x}", list.nr_extents, first);
     check!((1..=4).contains(&list.nr_extents) && first != 0 && first.is_multiple_of(512), "it tells frames of 2 MiB"; "{:#x}", first);
