@@ -4,7 +4,7 @@
 //! guest, comes with one, which the processor takes as soon as the guest goes on. So what touches only what this CPU has, and
 //! the guest's memory by the guest's own translations, can be done without leaving: the guest's exceptions and system
 //! calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do as good as nothing.
-//! Nothing here takes a lock or waits. `exit`, `emulate` and the table of hypercalls do all else, and these where something
+//! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
 //! is special: then nothing has been done here.
 
 use abi::errno::Errno;
@@ -22,9 +22,9 @@ use model::pv::privileged::SoftInterrupt;
 use model::regs::{Regs, Rflags, vector};
 
 use super::bounce::{Back, Bounce, Scene};
-use super::calls;
 use super::exit::error;
 use super::quick::{self, Quick};
+use super::{calls, mmu};
 use crate::domain::{Context, Remembered};
 use crate::hypercall::{table, vcpu as vcpu_op, version};
 use crate::run::Running;
@@ -93,6 +93,12 @@ impl Stay<'_> {
             nr::FPU_TASKSWITCH => {
                 calls::set_task_switched(vcpu, first as u32 != 0);
                 0
+            }
+            nr::UPDATE_VA_MAPPING | nr::MMU_UPDATE | nr::MMUEXT_OP | nr::MEMORY_OP => {
+                match mmu::stay::call(self.scene.domain, vcpu, regs) {
+                    Some(result) => result,
+                    None => return Then::Leave,
+                }
             }
             _ if table::find_pv(number).is_none() => Errno::ENOSYS.to_rax(),
             _ => return Then::Leave,

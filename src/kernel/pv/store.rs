@@ -4,7 +4,7 @@ use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestVirt;
 use model::emul::Instruction;
 use model::pv::code::{self, Code, Missing};
-use model::pv::mmu::{Memory as _, Stop, Written, entry};
+use model::pv::mmu::{Entries as _, Stop, Written, entry};
 use model::pv::store::{self, EntryStore, NoStore, Stored};
 use model::regs::SegmentName;
 use sync::Cx;

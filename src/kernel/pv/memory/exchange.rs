@@ -11,7 +11,7 @@ use abi::memory::*;
 use machine::mem::frames::{self, HYPERVISOR};
 use machine::mem::m2p;
 use model::addr::Mfn;
-use model::pv::mmu::Memory;
+use model::pv::mmu::{Entries, Memory};
 use sync::Cx;
 use sync::place::Root;
 

@@ -10,6 +10,7 @@
 //! | `update` | `mmu_update` |
 //! | `ext` | `mmuext_op` |
 //! | `va` | `update_va_mapping`, stores of the guest to its page tables |
+//! | `stay` | the commonest of these calls within a stay in the guest |
 //! | `base` | which page tables a virtual CPU runs on |
 //! | `descriptors` | GDT and LDT |
 //! | `check` | a debug option that looks at the tables again |
@@ -19,6 +20,7 @@ mod batch;
 pub mod check;
 mod descriptors;
 mod ext;
+pub mod stay;
 mod tables;
 mod update;
 mod va;
@@ -27,7 +29,7 @@ pub use base::{new_base, pin, set_bases};
 pub use batch::is_privileged;
 pub use descriptors::{GDT_PAGES, LDT_PAGES, load_gdt, map_ldt_page, note_ldt, set_gdt, update_descriptor};
 pub use ext::op as ext_op;
-pub use tables::{Budget, Tables};
+pub use tables::{Budget, Plain, Tables};
 pub use update::update;
 pub use va::{find, update_va_mapping, update_va_mapping_other};
 

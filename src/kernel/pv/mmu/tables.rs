@@ -9,7 +9,7 @@ use machine::pv::l4;
 use model::addr::Mfn;
 use model::ids::DomId;
 use model::page::{Frame, Stamp};
-use model::pv::mmu::Memory;
+use model::pv::mmu::{Entries, Memory};
 
 use super::{TablesCx, check};
 use crate::domain::{Domain, flush};
@@ -132,7 +132,36 @@ impl<'a> Tables<'a> {
     }
 }
 
-impl Memory for Tables<'_> {
+/// A PV domain's page tables and no more, for what takes no more; the lock is held.
+pub struct Plain<'a>(pub &'a Domain);
+
+impl Entries for Plain<'_> {
+    type Record = &'static Frame;
+
+    #[inline]
+    fn frame(&self, mfn: Mfn) -> Option<&'static Frame> {
+        frames::record(mfn)
+    }
+
+    #[inline]
+    fn read(&self, table: Mfn, index: usize) -> u64 {
+        page_table::read(table, index)
+    }
+
+    #[inline]
+    fn write(&mut self, table: Mfn, index: usize, value: u64) {
+        page_table::write(table, index, value);
+    }
+
+    #[inline]
+    fn stamp(&self) -> u64 {
+        // An entry that was written before is seen by every CPU that comes to know a later number.
+        fence(Ordering::SeqCst);
+        self.0.tlb_epoch.load(Ordering::Relaxed)
+    }
+}
+
+impl Entries for Tables<'_> {
     type Record = &'static Frame;
 
     #[inline]
@@ -155,6 +184,13 @@ impl Memory for Tables<'_> {
     }
 
     #[inline]
+    fn stamp(&self) -> u64 {
+        Plain(self.domain).stamp()
+    }
+}
+
+impl Memory for Tables<'_> {
+    #[inline]
     fn compare_exchange(&mut self, table: Mfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
         if self.is_checked {
             self.touch(table);
@@ -176,13 +212,6 @@ impl Memory for Tables<'_> {
 
     fn may_map_device(&self, mfn: Mfn) -> bool {
         self.pv.io_memory.contains(mfn.raw()..=mfn.raw())
-    }
-
-    #[inline]
-    fn stamp(&self) -> u64 {
-        // An entry that was written before is seen by every CPU that comes to know a later number.
-        fence(Ordering::SeqCst);
-        self.domain.tlb_epoch.load(Ordering::Relaxed)
     }
 
     fn flush_since(&mut self, stamp: Stamp) {

@@ -12,7 +12,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::batch::{Batch, Owner, is_privileged, is_single, other};
-use super::va::change_harmlessly;
+use super::va::change_quickly;
 use super::{Budget, forget_frames, session, with};
 use crate::domain::Domain;
 use crate::guest_memory;
@@ -61,7 +61,7 @@ fn single(cx: &mut Cx<'_, Root>, run: &Running, request: MmuUpdate) -> Option<Re
     let (table, index) = place(request);
     let (answer, others) = {
         let (mut state, cx) = cx.lock(&pv.mmu);
-        if change_harmlessly(domain, table, index, request.val) {
+        if change_quickly(domain, table, index, request.val) {
             return Some(Ok(()));
         }
         session(&mut state, cx, domain, pv, is_privileged(run), &Budget::new(), |session| {
@@ -145,7 +145,7 @@ fn one(
     let is_keeping = command == MMU_PT_UPDATE_PRESERVE_AD;
     let (answer, others) = {
         let (mut state, cx) = cx.lock(&pv.mmu);
-        if !is_keeping && change_harmlessly(domain, table, index, value) {
+        if !is_keeping && owner == domain.id && change_quickly(domain, table, index, value) {
             return Ok(());
         }
         session(&mut state, cx, domain, pv, is_privileged(run), &batch.budget, |session| {

@@ -3,17 +3,17 @@
 
 use abi::errno::Errno;
 use abi::xen::*;
-use machine::mem::{frames, page_table};
+use machine::mem::page_table;
 use machine::pv;
 use machine::virt::Virt;
 use model::addr::Mfn;
 use model::ids::{DomId, VcpuId};
-use model::pv::mmu::{Stop, changed_harmlessly, entry, is_leaf_table};
+use model::pv::mmu::{Stop, entry, update_quickly};
 use sync::Cx;
 use sync::place::Root;
 
 use super::batch::{Owner, is_privileged};
-use super::{Budget, Session, check, forget_frames, session};
+use super::{Budget, Plain, Session, check, forget_frames, session};
 use crate::domain::{Domain, flush};
 use crate::guest_memory::GuestPtr;
 use crate::hypercall::{Answer, Args, Outcome};
@@ -78,18 +78,11 @@ fn update_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, owner: 
     Ok(Outcome::DONE)
 }
 
-/// Most changes of entries of level 1 take nothing and give nothing back. `false` if this one is not like that, or if it
-/// is to be looked at afterwards. The lock is held.
+/// The commonest changes of entries of level 1, of the domain's own frames ([`model::pv::mmu::update_quickly`]). `false` if this
+/// one is not like that, or if it is to be looked at afterwards. The lock is held.
 #[inline]
-pub(super) fn change_harmlessly(domain: &Domain, table: Mfn, index: usize, value: u64) -> bool {
-    if check::is_on() || !frames::record(table).is_some_and(|frame| is_leaf_table(frame, domain.id)) {
-        return false;
-    }
-    let stored = changed_harmlessly(page_table::read(table, index), value);
-    if let Some(stored) = stored {
-        page_table::write(table, index, stored);
-    }
-    stored.is_some()
+pub(super) fn change_quickly(domain: &Domain, table: Mfn, index: usize, value: u64) -> bool {
+    !check::is_on() && update_quickly(&mut Plain(domain), domain.id, table, index, value, domain.id)
 }
 
 #[inline]
@@ -101,7 +94,7 @@ fn update_entry(cx: &mut Cx<'_, Root>, run: &Running, va: u64, value: u64, owner
         let (mut state, cx) = cx.lock(&pv.mmu);
         let base = state.vcpus.get(run.id.0 as usize).and_then(|tables| tables.kernel).ok_or(INVALID)?;
         let (table, index) = find(base, va).map_err(|_| INVALID)?;
-        if change_harmlessly(domain, table, index, value) {
+        if owner == domain.id && change_quickly(domain, table, index, value) {
             return Ok(());
         }
         let update = |session: &mut Session<'_>| session.mmu().update(table, index, value, false, owner);

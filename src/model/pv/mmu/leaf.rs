@@ -14,7 +14,7 @@ use crate::page::Type;
 
 impl<M: Memory> Mmu<'_, M> {
     /// The record of a frame of memory; `None` if it is a device's.
-    pub(super) fn memory_of(&self, mfn: Mfn) -> Option<M::Record> {
+    fn memory_of(&self, mfn: Mfn) -> Option<M::Record> {
         let frame = self.memory.frame(mfn)?;
         frame.count().owner().is_some_and(|owner| owner != IO).then_some(frame)
     }

@@ -13,6 +13,7 @@
 //! | `undo` | a page table is given up |
 //! | `pin` | uses of page tables that are no entries: pins, CR3; and the end of a domain |
 //! | `update` | one entry changes |
+//! | `quick` | in a way that takes no more than a look at a record |
 //! | `writable` | writable uses that are no entries; the last reference to a frame |
 //! | `descriptor` | pages of segment descriptors |
 //! | `check`, `sweep` | find out whether all of this is true |
@@ -33,6 +34,7 @@ pub mod descriptor;
 pub mod entry;
 mod leaf;
 mod pin;
+mod quick;
 pub mod sweep;
 mod undo;
 mod update;
@@ -52,8 +54,9 @@ use crate::addr::Mfn;
 use crate::ids::DomId;
 use crate::page::{Frame, Stamp};
 
+pub use quick::update_quickly;
 pub use undo::Work;
-pub use update::{Written, changed_harmlessly, is_leaf_table};
+pub use update::Written;
 pub use writable::{get_writable, put_page, put_writable};
 
 /// Owns frames that are no memory (`DOMID_IO`): what may be mapped of them is the domain's I/O memory.
@@ -61,13 +64,26 @@ pub const IO: DomId = DomId(abi::xen::DOMID_IO);
 /// Owns what the hypervisor itself uses (`DOMID_XEN`), of which nothing is ever mapped.
 pub const HYPERVISOR: DomId = DomId(abi::xen::DOMID_XEN);
 
-/// The machine's memory, and the processors that may know of it.
-pub trait Memory {
+/// Frames' records, and the entries of page tables.
+pub trait Entries {
     /// How the record of a frame is reached.
     type Record: Deref<Target = Frame> + Copy;
 
     /// Entries of a page table. Smaller only in tests.
     const ENTRIES: usize = 512;
+
+    /// The record of a frame; `None` if it is no RAM.
+    fn frame(&self, mfn: Mfn) -> Option<Self::Record>;
+    /// Reads an entry at once.
+    fn read(&self, table: Mfn, index: usize) -> u64;
+    /// Writes an entry at once. Sequentially consistent: [`Entries::stamp`] is read after every CPU can see it.
+    fn write(&mut self, table: Mfn, index: usize, value: u64);
+    /// How many flushes of the domain's translations have begun.
+    fn stamp(&self) -> u64;
+}
+
+/// The machine's memory, and the processors that may know of it.
+pub trait Memory: Entries {
     /// The first entry of a table of level 4 that is the hypervisor's.
     const FIRST_SLOT: usize = 256;
     /// The last such entry.
@@ -75,12 +91,6 @@ pub trait Memory {
     /// After so many entries of level 1 that were looked at, pending work is.
     const BATCH: usize = 16;
 
-    /// The record of a frame; `None` if it is no RAM.
-    fn frame(&self, mfn: Mfn) -> Option<Self::Record>;
-    /// Reads an entry at once.
-    fn read(&self, table: Mfn, index: usize) -> u64;
-    /// Writes an entry at once. Sequentially consistent: [`Memory::stamp`] is read after every CPU can see it.
-    fn write(&mut self, table: Mfn, index: usize, value: u64);
     /// Writes an entry if it is still `old`; else says what it is. Sequentially consistent.
     fn compare_exchange(&mut self, table: Mfn, index: usize, old: u64, new: u64) -> Result<(), u64>;
     /// Fills the hypervisor's slots of a validated table of level 4, before anybody uses it. `false`: no memory.
@@ -91,8 +101,6 @@ pub trait Memory {
     fn l4_written(&mut self, l4: Mfn, index: usize, value: u64);
     /// Whether the domain may map this frame of a device. Never of memory that is or could become anybody's.
     fn may_map_device(&self, mfn: Mfn) -> bool;
-    /// How many flushes of the domain's translations have begun.
-    fn stamp(&self) -> u64;
     /// Returns when every CPU that could know what the domain had mapped has flushed since the stamp
     /// ([`Stamp::is_flushed`]); what any domain had mapped, if the stamp says everywhere.
     fn flush_since(&mut self, stamp: Stamp);

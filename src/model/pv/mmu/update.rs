@@ -4,12 +4,13 @@
 
 use abi::errno::Errno;
 
+use super::quick::update_quickly;
 use super::validate::Walk;
 use super::writable::{put_page, put_type};
 use super::{INVALID, IO, Memory, Mmu, Stop, entry};
 use crate::addr::Mfn;
 use crate::ids::DomId;
-use crate::page::{Frame, Type};
+use crate::page::Type;
 
 /// How [`Mmu::emulated_write`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +21,6 @@ pub enum Written {
     Differs(u64),
 }
 
-/// Whether a frame is a valid table of level 1 of the domain's, for one who keeps it from changing.
-#[inline]
-pub fn is_leaf_table(frame: &Frame, domain: DomId) -> bool {
-    frame.type_word().is_valid_table(Type::L1) && frame.count().owner() == Some(domain)
-}
-
-/// What is stored for `value` in place of `old` in a table of level 1, if both are present and nothing that matters
-/// differs. So what was checked of the old entry holds for the new one.
-#[inline]
-pub const fn changed_harmlessly(old: u64, value: u64) -> Option<u64> {
-    if entry::is_present(old & value) && (old ^ value) & !entry::HARMLESS == 0 {
-        Some(entry::stored(1, value))
-    } else {
-        None
-    }
-}
-
 impl<M: Memory> Mmu<'_, M> {
     /// Writes an entry of a page table of the domain's own, or eight bytes of its writable memory (`MMU_NORMAL_PT_UPDATE`).
     ///
@@ -44,41 +28,10 @@ impl<M: Memory> Mmu<'_, M> {
     /// entry of level 1 may name, the domain itself but for privileged ones.
     #[inline]
     pub fn update(&mut self, table: Mfn, index: usize, value: u64, keep_ad: bool, foreign: DomId) -> Result<(), Stop> {
-        if let Some(frame) = self.memory.frame(table)
-            && index < M::ENTRIES
-            && is_leaf_table(&frame, self.domain)
-        {
-            let old = self.memory.read(table, index);
-            if let Some(stored) = changed_harmlessly(old, value) {
-                self.store(table, index, old, stored, keep_ad);
-                return Ok(());
-            }
-            if entry::is_present(old & value)
-                && (old ^ value) & !entry::HARMLESS == entry::WRITABLE
-                && self.update_writable(table, index, old, value, keep_ad, foreign)
-            {
-                return Ok(());
-            }
+        if !keep_ad && update_quickly(self.memory, self.domain, table, index, value, foreign) {
+            return Ok(());
         }
         self.update_slowly(table, index, value, keep_ad, foreign)
-    }
-
-    /// An entry of level 1 comes to allow writing, or does no more; nothing else that matters differs, so its reference stays.
-    /// `false`, and nothing has changed, if that takes more than a word of the frame's record.
-    #[inline(never)]
-    fn update_writable(&mut self, table: Mfn, index: usize, old: u64, value: u64, keep_ad: bool, owner: DomId) -> bool {
-        let Some(frame) = self.memory_of(entry::frame(old)) else { return false };
-        let stored = entry::stored(1, value);
-        if entry::is_writable(old) {
-            self.store(table, index, old, stored, keep_ad);
-            put_type(self.memory, frame, Type::Writable);
-            return true;
-        }
-        let may_write = frame.count().owner() == Some(owner) && frame.get_type(Type::Writable).is_ok();
-        if may_write {
-            self.store(table, index, old, stored, keep_ad);
-        }
-        may_write
     }
 
     #[inline(never)]

@@ -4,7 +4,7 @@
 use abi::errno::Errno;
 
 use super::validate::Walk;
-use super::{HYPERVISOR, Memory, Mmu, Stop};
+use super::{Entries, HYPERVISOR, Memory, Mmu, Stop};
 use crate::addr::Mfn;
 use crate::ids::DomId;
 use crate::page::{Effect, Type, TypeRefused};
@@ -77,7 +77,7 @@ pub(super) fn get_writable_type<M: Memory>(memory: &mut M, frame: M::Record) -> 
 }
 
 /// Ends a use that is not the last one of a page table.
-pub(super) fn put_type<M: Memory>(memory: &M, frame: M::Record, kind: Type) {
+pub(super) fn put_type<M: Entries>(memory: &M, frame: M::Record, kind: Type) {
     let effect = frame.put_type(kind, memory.stamp());
     debug_assert!(effect.is_ok(), "a use that was taken can be ended: {effect:?}, {:?}", frame.type_word());
 }

@@ -4,7 +4,7 @@ use super::{DEVICE, DOMAINS, ENTRIES, FRAMES, HYPERVISORS, IO_FRAME, OTHER, PRIV
 use crate::addr::Mfn;
 use crate::ids::DomId;
 use crate::page::{Frame, Stamp, Type};
-use crate::pv::mmu::{HYPERVISOR, IO, Memory, entry};
+use crate::pv::mmu::{Entries, HYPERVISOR, IO, Memory, entry};
 use alloc::vec::Vec;
 use core::cell::Cell;
 
@@ -130,12 +130,9 @@ fn at(mfn: Mfn) -> usize {
 /// What the hypervisor's own entries hold.
 pub const OWN_ENTRY: u64 = 0x8000_0000_0000_0063;
 
-impl<'f> Memory for View<'_, 'f> {
+impl<'f> Entries for View<'_, 'f> {
     type Record = &'f Frame;
     const ENTRIES: usize = ENTRIES;
-    const FIRST_SLOT: usize = *SLOTS.start();
-    const LAST_SLOT: usize = *SLOTS.end();
-    const BATCH: usize = 2;
 
     fn frame(&self, mfn: Mfn) -> Option<&'f Frame> {
         self.machine.frame(mfn)
@@ -146,6 +143,16 @@ impl<'f> Memory for View<'_, 'f> {
     fn write(&mut self, table: Mfn, index: usize, value: u64) {
         self.machine.contents[at(table)][index] = value;
     }
+    fn stamp(&self) -> u64 {
+        self.machine.flushes[index_of(self.domain)]
+    }
+}
+
+impl Memory for View<'_, '_> {
+    const FIRST_SLOT: usize = *SLOTS.start();
+    const LAST_SLOT: usize = *SLOTS.end();
+    const BATCH: usize = 2;
+
     fn compare_exchange(&mut self, table: Mfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
         // A processor may have been quicker.
         let is_noted = self.machine.random(4) == 0;
@@ -176,9 +183,6 @@ impl<'f> Memory for View<'_, 'f> {
     }
     fn may_map_device(&self, mfn: Mfn) -> bool {
         self.domain == PRIVILEGED && (mfn == DEVICE || mfn == IO_FRAME)
-    }
-    fn stamp(&self) -> u64 {
-        self.machine.flushes[index_of(self.domain)]
     }
     fn flush_since(&mut self, stamp: Stamp) {
         if stamp.everywhere {
