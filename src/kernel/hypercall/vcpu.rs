@@ -128,9 +128,6 @@ fn get_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u6
 fn register_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
     let arg = GuestPtr::<RegisterRunstateMemoryArea>::new(at).read(cx, run)?;
     let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
-    if run.domain.pv.is_some() && !model::pv::is_guests(arg.addr, size_of::<RunstateInfo>()) {
-        return Err(Errno::EFAULT);
-    }
     let info = runstate::info(cx, vcpu);
     if run.is_pv() && !is_guests(arg.addr, size_of::<RunstateInfo>()) {
         return Err(Errno::EFAULT);

@@ -22,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         beside_pvh("6.1", Bed::QemuSvm),
         dom0("6.12", 4, Bed::QemuNoSvm, 4),
         dom0("6.1", 1, Bed::BochsSkylake, 1),
+        stress(Bed::QemuNoSvm, 15),
     ]
 }
 
@@ -51,6 +52,16 @@ fn see(name: &str, text: &str) -> Step {
 
 fn host(text: impl Into<String>) -> Step {
     Step::See(Some(Speaker::Host), text.into())
+}
+
+/// Processes that use memory in every way, on four virtual CPUs, while the hypervisor checks its counts.
+fn stress(bed: Bed, seconds: u32) -> Case {
+    let tests = format!("info,stress euxen.seconds={seconds}");
+    let guest = Guest { vcpus: 4, memory_mib: 512, ..guest("stress", "6.1-cloud", &tests) };
+    guest
+        .load(case("stress", bed).cpus(2).option("pv-check").budget(80, 600), "")
+        .domain_says("stress", &["STRESS * rounds, 0 failures", "GUEST-OK stress", "GUEST-END"])
+        .host_says(&[&words::ended("stress", words::POWERED_OFF)])
 }
 
 /// A guest that reboots is started again.
