@@ -66,8 +66,8 @@ impl Watched {
         }
     }
 
-    /// Three steps of one CPU, and then gives back what it has left.
-    fn run(&self, steps: [Step; 3]) {
+    /// Three steps of one CPU. Answers with the uses that it has left.
+    fn run(&self, steps: [Step; 3]) -> Vec<Type> {
         let mut held = Vec::new();
         for step in steps {
             let kind = if step == Step::Get { Type::Writable } else { Type::L1 };
@@ -77,22 +77,25 @@ impl Watched {
                 held.push(kind);
             }
         }
-        held.into_iter().for_each(|kind| self.put(kind, 0));
+        held
     }
 }
 
 #[test]
 fn two_cpus_that_get_put_and_validate_one_frame_agree_at_every_moment() {
+    let all = STEPS.iter().flat_map(|&a| STEPS.iter().flat_map(move |&b| STEPS.iter().map(move |&c| [a, b, c])));
+    // Who puts before he has got anything does fewer than three, which is in what the others do.
     let all: Vec<[Step; 3]> =
-        STEPS.iter().flat_map(|&a| STEPS.iter().flat_map(move |&b| STEPS.iter().map(move |&c| [a, b, c]))).collect();
+        all.filter(|steps| steps[0] != Step::Put && (steps[1] != Step::Put || steps[2] != Step::Put)).collect();
     for (at, &one) in all.iter().enumerate() {
         for &other in &all[at..] {
             loom::model(move || {
                 let watched = Arc::new(Watched::new());
                 let theirs = watched.clone();
                 let thread = thread::spawn(move || theirs.run(other));
-                watched.run(one);
-                thread.join().expect("no panic");
+                let mut held = watched.run(one);
+                held.extend(thread.join().expect("no panic"));
+                held.into_iter().for_each(|kind| watched.put(kind, 0));
                 let word = watched.frame.type_word();
                 assert!(word.count() == 0 && !word.is_partial() && !word.is_validated(), "{word:?}");
             });
