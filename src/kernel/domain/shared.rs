@@ -1,10 +1,10 @@
 //! The pages that a domain and the hypervisor both write: `shared_info`, and where each `vcpu_info` is.
 //!
-//! Offsets are those of `xen/include/public/xen.h` for 64-bit guests.
+//! Offsets are those of `xen/include/public/xen.h` for 64-bit guests; where 32-bit ones have others, see [`COMPAT_MASK`].
 
 use alloc::vec::Vec;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU8, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::{PinnedFrame, PinnedPart};
@@ -21,9 +21,19 @@ const CR2: usize = offset_of!(VcpuInfo, arch);
 const SELECTOR: usize = offset_of!(VcpuInfo, evtchn_pending_sel);
 const TIME: usize = offset_of!(VcpuInfo, time);
 
+/// For 32-bit guests words have 32 bits, and so the arrays of 32 words are shorter and what follows comes earlier. The
+/// pending bits begin where they do for others, and a bit has the same place in its array.
+const COMPAT_MASK: usize = PENDING + 128;
+const COMPAT_CLOCK: usize = PENDING + 256;
+/// `arch.wc_sec_hi`, behind six words of `arch` and the clock's three.
+const COMPAT_CLOCK_HIGH: usize = COMPAT_CLOCK + 12 + 24;
+const COMPAT_SELECTOR: usize = 4;
+
 /// The shared pages of a domain.
 pub struct Shared {
     info: PinnedFrame,
+    /// The layout is that of 32-bit guests.
+    is_32: AtomicBool,
     /// Where `VCPUOP_register_vcpu_info` put each `vcpu_info`: the frame and the offset in it.
     moved: Vec<Once<(PinnedFrame, usize)>>,
 }
@@ -31,12 +41,21 @@ pub struct Shared {
 impl Shared {
     /// With `shared_info` in this frame, for so many virtual CPUs.
     pub fn new(info: PinnedFrame, nr_vcpus: u32) -> Self {
-        Self { info, moved: (0..nr_vcpus).map(|_| Once::new()).collect() }
+        Self { info, is_32: AtomicBool::new(false), moved: (0..nr_vcpus).map(|_| Once::new()).collect() }
     }
 
     /// The frame of `shared_info`.
     pub fn frame(&self) -> &PinnedFrame {
         &self.info
+    }
+
+    /// Sets the layout, and says whether it was another. Bits that are set stay where they are.
+    pub fn set_layout(&self, is_32: bool) -> bool {
+        self.is_32.swap(is_32, Ordering::Relaxed) != is_32
+    }
+
+    fn masks(&self) -> usize {
+        if self.is_32.load(Ordering::Relaxed) { COMPAT_MASK } else { MASK }
     }
 
     /// How many frames a PV domain says it has numbers for.
@@ -104,13 +123,18 @@ impl Shared {
 
     /// Tells the domain the time of day at system time zero.
     pub fn write_wall_clock(&self, clock: &WallClock) {
-        let version = self.info.word(offset_of!(SharedInfo, wc_version));
+        let (at, high) = if self.is_32.load(Ordering::Relaxed) {
+            (COMPAT_CLOCK, COMPAT_CLOCK_HIGH)
+        } else {
+            (offset_of!(SharedInfo, wc_version), offset_of!(SharedInfo, wc_sec_hi))
+        };
+        let version = self.info.word(at);
         version.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
         let seconds = clock.sec();
-        self.info.word(offset_of!(SharedInfo, wc_sec)).store(seconds as u32, Ordering::Relaxed);
-        self.info.word(offset_of!(SharedInfo, wc_sec_hi)).store((seconds >> 32) as u32, Ordering::Relaxed);
-        self.info.word(offset_of!(SharedInfo, wc_nsec)).store(clock.nsec(), Ordering::Relaxed);
+        self.info.word(at + 4).store(seconds as u32, Ordering::Relaxed);
+        self.info.word(at + 8).store(clock.nsec(), Ordering::Relaxed);
+        self.info.word(high).store((seconds >> 32) as u32, Ordering::Relaxed);
         version.fetch_add(1, Ordering::Release);
     }
 }
@@ -169,13 +193,18 @@ impl SharedBits for Shared {
         test_bit(&self.info, PENDING, port)
     }
     fn is_masked(&self, port: EvtchnPort) -> bool {
-        test_bit(&self.info, MASK, port)
+        test_bit(&self.info, self.masks(), port)
     }
     fn clear_mask(&self, port: EvtchnPort) -> bool {
-        clear_bit(&self.info, MASK, port)
+        clear_bit(&self.info, self.masks(), port)
     }
     fn set_selector(&self, vcpu: VcpuId, word: u32) -> bool {
         let Some((frame, at)) = self.vcpu_info(vcpu) else { return true };
+        if self.is_32.load(Ordering::Relaxed) {
+            // Our word is two of the guest's, of which it looks at both.
+            let both = 3u32.checked_shl(word * 2).unwrap_or(0);
+            return frame.word(at + COMPAT_SELECTOR).fetch_or(both, Ordering::SeqCst) & both == both;
+        }
         frame.long(at + SELECTOR).fetch_or(1 << word, Ordering::SeqCst) & 1 << word != 0
     }
     fn set_upcall_pending(&self, vcpu: VcpuId) -> bool {

@@ -17,7 +17,7 @@ use super::msr::Fault;
 use crate::domain::{Domain, Start, StartState, Vcpu, attention};
 use crate::guest_memory::write_physical;
 use crate::run::Running;
-use crate::{sched, updown};
+use crate::{hypercall, sched, updown};
 
 /// The bytes of a hypercall page's entry: `mov eax, number`, VMCALL or VMMCALL, `ret`.
 const ENTRY: usize = 32;
@@ -42,7 +42,11 @@ pub fn write_hypercall_page(cx: &mut Cx<'_, Root>, run: &mut Running, at: GuestP
     // IRET is a PV call: #UD.
     let iret = abi::nr::IRET as usize * ENTRY;
     page[iret..iret + 2].copy_from_slice(&[0x0f, 0x0b]);
-    if write_physical(cx, &run.domain, at, &page) { Ok(()) } else { Err(Fault) }
+    if !write_physical(cx, &run.domain, at, &page) {
+        return Err(Fault);
+    }
+    hypercall::params::latch_layout(cx, run);
+    Ok(())
 }
 
 /// The registers that a `vcpu_hvm_context` asks for.

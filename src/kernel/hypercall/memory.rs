@@ -40,9 +40,9 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             no_progress(done)?;
             amount(cx, run, args[1], command)
         }
-        XENMEM_ADD_TO_PHYSMAP => physmap::add(cx, run, args, done),
+        XENMEM_ADD_TO_PHYSMAP => physmap::add_64(cx, run, args, done),
         XENMEM_ADD_TO_PHYSMAP_BATCH => physmap::batch(cx, run, args, done),
-        XENMEM_REMOVE_FROM_PHYSMAP => physmap::remove(cx, run, args[1], done),
+        XENMEM_REMOVE_FROM_PHYSMAP => physmap::remove_64(cx, run, args[1], done),
         XENMEM_MEMORY_MAP => memory_map(cx, run, args[1]),
         XENMEM_CLAIM_PAGES => claim_pages(cx, run, args[1], done),
         XENMEM_GET_VNUMAINFO => vnuma_info(cx, run, args[1], done),
@@ -159,18 +159,22 @@ fn vnuma_info(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, done: u64) -> A
 pub(crate) fn memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let ptr = GuestPtr::<MemoryMap>::new(at);
     let mut arg = ptr.read(cx, run)?;
+    arg.nr_entries = write_map(cx, run, arg.nr_entries, arg.buffer)?;
+    ptr.write(cx, run, &arg)?;
+    Ok(Outcome::DONE)
+}
+
+/// Writes as much of the map as there is room for, and answers how many entries that are.
+pub(super) fn write_map(cx: &mut Cx<'_, Root>, run: &Running, room: u32, buffer: u64) -> Result<u32, Errno> {
     let entries: Vec<E820Entry> = {
         let (memory, _) = cx.lock(&run.domain.memory);
         memory.map().iter().map(|entry| e820(entry.addr.raw(), entry.size, entry.kind)).collect()
     };
-    let to = GuestPtr::<E820Entry>::new(arg.buffer);
-    let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    arg.nr_entries = arg.nr_entries.min(count);
-    for (index, entry) in (0..u64::from(arg.nr_entries)).zip(&entries) {
-        to.at(index).write(cx, run, entry)?;
+    let count = room.min(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+    for (index, entry) in (0..u64::from(count)).zip(&entries) {
+        GuestPtr::<E820Entry>::new(buffer).at(index).write(cx, run, entry)?;
     }
-    ptr.write(cx, run, &arg)?;
-    Ok(Outcome::DONE)
+    Ok(count)
 }
 
 /// An entry of a memory map.

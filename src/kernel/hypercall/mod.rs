@@ -2,13 +2,14 @@
 //! (`xen/include/public/arch-x86/xen-x86_64.h`).
 
 pub mod assist;
+mod compat;
 mod console;
 mod evtchn;
 mod grant;
 mod hvm;
 pub(crate) mod memory;
 mod multicall;
-mod params;
+pub mod params;
 mod physmap;
 mod sched;
 pub mod table;
@@ -54,26 +55,48 @@ pub type Handler = fn(&mut Cx<'_, Root>, &mut Running, &Args) -> Answer;
 
 /// A hypercall by the running virtual CPU, whose instruction has `len` bytes.
 pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    if !is_64_bit(run) {
+        return enter_32(cx, run, len);
+    }
     let regs = &run.context.regs;
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     run.context.hypercalls.add(number, args[0]);
     let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { dispatch(cx, run, number, &args) };
+    if let Ok(Outcome::Again(args)) = answer {
+        set_args(&mut run.context.regs, args);
+        return Next::Enter;
+    }
     finish(run, answer, len)
+}
+
+/// The same by 32-bit code.
+fn enter_32(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    let number = run.context.regs.rax & 0xffff_ffff;
+    let args = compat::args(&run.context.regs);
+    run.context.hypercalls.add(number, args[0]);
+    let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { compat::dispatch(cx, run, number, &args) };
+    if let Ok(Outcome::Again(args)) = answer {
+        compat::set_args(&mut run.context.regs, args);
+        return Next::Enter;
+    }
+    let next = finish(run, answer, len);
+    run.context.regs.rax &= 0xffff_ffff;
+    next
 }
 
 /// One call, by number.
 fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) -> Answer {
     let Some(entry) = table::find(number) else { return Err(Errno::ENOSYS) };
-    let is_pv = run.domain.pv.is_some();
-    if !entry.guests.has(is_pv) || !(is_pv || is_64_bit(run)) {
+    if !entry.guests.has(run.domain.pv.is_some()) {
         return Err(Errno::ENOSYS);
     }
     (entry.handler)(cx, run, args)
 }
 
-/// Whether the caller executes 64-bit code; calls of 32-bit guests are not built.
-fn is_64_bit(run: &Running) -> bool {
+/// Whether the caller is in long mode. 32-bit code of a 64-bit kernel is not told from 64-bit code.
+#[inline]
+pub fn is_64_bit(run: &Running) -> bool {
     run.context.hw.msr(GuestMsr::Efer) & Efer::LMA.bits() != 0
 }
 
@@ -82,12 +105,8 @@ fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
     let (value, next) = match answer {
         Ok(Outcome::Done(value)) => (value, Next::Enter),
         Ok(Outcome::Reschedule(value)) => (value, Next::Schedule),
-        Ok(Outcome::AsIs) => return Next::Enter,
+        Ok(Outcome::AsIs | Outcome::Again(_)) => return Next::Enter,
         Ok(Outcome::Gone) => return Next::Schedule,
-        Ok(Outcome::Again(args)) => {
-            set_args(&mut context.regs, args);
-            return Next::Enter;
-        }
         Err(errno) => (errno.to_rax(), Next::Enter),
     };
     context.regs.rax = value;

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use abi::errno::Errno;
 use abi::hvm_op::HvmParam;
 use abi::hvm_params::*;
+use model::evtchn::{COMPAT_PORTS, NR_PORTS};
 use sync::Cx;
 use sync::place::Root;
 
@@ -12,6 +13,7 @@ use super::{Answer, Outcome};
 use crate::domain;
 use crate::guest_memory::GuestPtr;
 use crate::run::Running;
+use crate::time;
 
 /// The least size of a task segment: `struct tss32` of Xen.
 const TSS_SIZE: u64 = 104;
@@ -74,6 +76,7 @@ pub(super) fn set(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let (index, value) = kept(arg.index, arg.value)?;
     if index == HVM_PARAM_CALLBACK_IRQ {
         set_callback(run, value);
+        latch_layout(cx, run);
     }
     cx.lock(&run.domain.params).0[index as usize] = value;
     Ok(Outcome::DONE)
@@ -99,6 +102,17 @@ fn kept(index: u32, value: u64) -> Result<(u32, u64), Errno> {
 fn set_callback(run: &Running, value: u64) {
     if value >> HVM_PARAM_CALLBACK_IRQ_TYPE_SHIFT == HVM_PARAM_CALLBACK_TYPE_VECTOR {
         run.domain.callback_vector.store(value as u8, Ordering::Release);
+    }
+}
+
+/// The layout of `shared_info` is that of the code which sets the callback or writes the hypercall page, as in Xen.
+pub fn latch_layout(cx: &mut Cx<'_, Root>, run: &Running) {
+    let is_32 = !super::is_64_bit(run);
+    if run.domain.shared.set_layout(is_32) {
+        let ports = if is_32 { COMPAT_PORTS } else { NR_PORTS };
+        cx.lock(&run.domain.channels).0.limit(ports - 1);
+        let clock = time::wall_clock(cx);
+        run.domain.shared.write_wall_clock(&clock);
     }
 }
 

@@ -27,18 +27,26 @@ fn check_domain(cx: &mut Cx<'_, Root>, run: &Running, domid: u16, space: u32) ->
     Ok(())
 }
 
-/// `XENMEM_add_to_physmap`, of which `done` frames are done.
-pub(super) fn add(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, done: u64) -> Answer {
+/// `XENMEM_add_to_physmap` of 64-bit code, of which `done` frames are done.
+pub(super) fn add_64(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, done: u64) -> Answer {
     if done > u64::from(u16::MAX) {
         return Err(Errno::EDOM);
     }
     let arg = GuestPtr::<AddToPhysmap>::new(args[1]).read(cx, run)?;
+    add(cx, run, args, &arg, done)
+}
+
+/// `XENMEM_add_to_physmap` with its argument.
+pub(super) fn add(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, arg: &AddToPhysmap, done: u64) -> Answer {
+    if done > u64::from(u16::MAX) {
+        return Err(Errno::EDOM);
+    }
     if arg.space == XENMAPSPACE_GMFN_FOREIGN {
         return Err(Errno::ENOSYS); // it is for batches alone
     }
     check_domain(cx, run, arg.domid, arg.space)?;
     if arg.space == XENMAPSPACE_GMFN_RANGE {
-        return range(cx, run, args, &arg, done);
+        return range(cx, run, args, arg, done);
     }
     let dropped = place(cx, run, arg.space, arg.idx, Gfn::new(arg.gpfn))?;
     flush::after_change(cx, run, dropped.into_iter().flatten());
@@ -117,12 +125,18 @@ fn place(cx: &mut Cx<'_, Root>, run: &Running, space: u32, idx: u64, to: Gfn) ->
     }
 }
 
-/// `XENMEM_remove_from_physmap`.
-pub(super) fn remove(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, done: u64) -> Answer {
+/// `XENMEM_remove_from_physmap` of 64-bit code.
+pub(super) fn remove_64(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64, done: u64) -> Answer {
     no_progress(done)?;
     let arg = GuestPtr::<RemoveFromPhysmap>::new(at).read(cx, run)?;
-    check_domain(cx, run, arg.domid, XENMAPSPACE_GMFN)?;
-    let dropped = cx.lock(&run.domain.memory).0.remove(Gfn::new(arg.gpfn))?.ok_or(Errno::ENOENT)?;
+    remove(cx, run, arg.domid, arg.gpfn, done)
+}
+
+/// `XENMEM_remove_from_physmap` with its argument.
+pub(super) fn remove(cx: &mut Cx<'_, Root>, run: &mut Running, domid: u16, gpfn: u64, done: u64) -> Answer {
+    no_progress(done)?;
+    check_domain(cx, run, domid, XENMAPSPACE_GMFN)?;
+    let dropped = cx.lock(&run.domain.memory).0.remove(Gfn::new(gpfn))?.ok_or(Errno::ENOENT)?;
     flush::after_change(cx, run, [dropped]);
     Ok(Outcome::DONE)
 }

@@ -37,7 +37,10 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             run.domain.life.set_code(arg.reason);
             Ok(Outcome::DONE)
         }
-        SCHEDOP_POLL => poll(cx, run, args[1]),
+        SCHEDOP_POLL => {
+            let arg = GuestPtr::<Poll>::new(args[1]).read(cx, run)?;
+            poll(cx, run, &arg)
+        }
         SCHEDOP_REMOTE_SHUTDOWN => {
             let arg = GuestPtr::<RemoteShutdown>::new(args[1]).read(cx, run)?;
             let is_there = domain::find(cx, DomId(arg.domain_id)).is_some();
@@ -92,8 +95,7 @@ fn watchdog(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
 }
 
 /// Sleeps until one of the ports is pending, an upcall comes, or the time is over.
-fn poll(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
-    let arg = GuestPtr::<Poll>::new(at).read(cx, run)?;
+pub(super) fn poll(cx: &mut Cx<'_, Root>, run: &mut Running, arg: &Poll) -> Answer {
     if arg.nr_ports > MAX_POLLED {
         return Err(Errno::EINVAL);
     }

@@ -46,6 +46,8 @@ use core::fmt;
 
 /// Ports that the two-level layout has room for with 64-bit words: 64 * 64.
 pub const NR_PORTS: u32 = 4096;
+/// Ports that it has room for with 32-bit words: 32 * 32.
+pub const COMPAT_PORTS: u32 = 1024;
 /// Bits in a word of the shared page, and words that one selector covers.
 pub const BITS_PER_WORD: u32 = 64;
 pub use abi::xen::NR_VIRQS;

@@ -107,6 +107,11 @@ impl Channels {
         Ok(table)
     }
 
+    /// From now on no port above `max_port` is given out.
+    pub fn limit(&mut self, max_port: u32) {
+        self.max_port = max_port.min(NR_PORTS - 1);
+    }
+
     /// Whose ports these are.
     pub fn owner(&self) -> DomId {
         self.owner

@@ -27,7 +27,7 @@ const fn ending(name: &'static str, vcpus: u32, ended: &'static str) -> Question
     Question { name, vcpus, counts: false, ended }
 }
 
-const QUESTIONS: [Question; 15] = [
+const QUESTIONS: [Question; 16] = [
     question("hello", 1),
     question("cost", 1),
     question("lapic", 1),
@@ -37,6 +37,7 @@ const QUESTIONS: [Question; 15] = [
     question("hostile", 1),
     question("badregs", 1),
     question("answers", 1),
+    question("compat", 1),
     ending("triple", 1, words::TRIPLE_FAULT),
     ending("wild", 1, words::WILD_JUMP),
     ending("crash", 1, words::CRASHED),

@@ -124,6 +124,54 @@ ap_start64:
     hlt
     jmp 1b
 
+# A hypercall by 32-bit code without paging. RDI: EAX, EBX, ECX, EDX, ESI, EDI, and whether the instruction is VMMCALL;
+# EAX comes back there. All of it lies below 4 GiB.
+    .global hypercall_32
+hypercall_32:
+    pushq %rbx
+    pushq %rbp
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    pushfq
+    cli
+    movq %rdi, %rbp
+    pushq $0x18
+    leaq 1f(%rip), %rax
+    pushq %rax
+    lretq
+    .code32
+1:  movl %cr0, %eax
+    andl $0x7fffffff, %eax
+    movl %eax, %cr0
+    movl 4(%ebp), %ebx
+    movl 8(%ebp), %ecx
+    movl 12(%ebp), %edx
+    movl 16(%ebp), %esi
+    movl 20(%ebp), %edi
+    cmpl $0, 24(%ebp)
+    movl (%ebp), %eax
+    jne 2f
+    vmcall
+    jmp 3f
+2:  vmmcall
+3:  movl %eax, (%ebp)
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    ljmp $8, $4f
+    .code64
+4:  movl %esp, %esp                     # the upper half is not defined
+    popfq
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbp
+    popq %rbx
+    ret
+
 # Copied to 0x8000, where SIPI vector 8 starts a virtual CPU in real mode.
     .code16
     .global trampoline_start, trampoline_end

@@ -4,7 +4,8 @@ use guest::start::Boot;
 
 mod answers;
 mod badregs;
-pub mod cost;
+pub mod compat;
+mod cost;
 mod ends;
 mod events;
 mod hello;
@@ -28,6 +29,7 @@ pub const ALL: &[Test] = &[
     ("hostile", hostile::run),
     ("badregs", badregs::run),
     ("answers", answers::run),
+    ("compat", compat::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("pv-traps", |boot| pv::only(boot, pv::traps::run)),
     ("pv-mmu", |boot| pv::only(boot, pv::mmu::run)),
