@@ -28,7 +28,8 @@ impl<M: Memory> Mmu<'_, M> {
     /// entry of level 1 may name, the domain itself but for privileged ones.
     #[inline]
     pub fn update(&mut self, table: Mfn, index: usize, value: u64, keep_ad: bool, foreign: DomId) -> Result<(), Stop> {
-        if !keep_ad && update_quickly(self.memory, self.domain, table, index, value, foreign) {
+        let may_name = foreign == self.domain || self.is_privileged;
+        if !keep_ad && may_name && update_quickly(self.memory, self.domain, table, index, value, foreign) {
             return Ok(());
         }
         self.update_slowly(table, index, value, keep_ad, foreign)

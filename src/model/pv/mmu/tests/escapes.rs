@@ -250,3 +250,23 @@ fn a_foreign_frame_is_mapped_by_who_may_and_as_it_was_given() {
     assert_eq!(world.machine.contents[OTHERS_L1 as usize][4], entry(OTHERS_DATA, WRITE));
     assert_eq!(update_by(&mut world, PRIVILEGED, OTHERS_L1, 4, value, OTHER), EINVAL);
 }
+
+#[test]
+fn who_may_read_anothers_frame_does_not_come_to_write_it_by_the_owners_name() {
+    let records = frames();
+    let mut world = World::with_guests(&records, 1);
+    let (table, owner) = (Mfn::new(OTHERS_L1), PRIVILEGED);
+    // As a grant would: mapped on the domain's behalf.
+    let answer = world.mmu(OTHER, |mmu| {
+        mmu.is_privileged = true;
+        mmu.update(table, 5, entry(DATA, READ), false, owner)
+    });
+    assert_eq!(answer, Ok(()));
+    for keep_ad in [false, true] {
+        for (foreign, refused) in [(owner, Errno::EPERM), (OTHER, Errno::EBUSY)] {
+            let answer = world.mmu(OTHER, |mmu| mmu.update(table, 5, entry(DATA, WRITE), keep_ad, foreign));
+            assert_eq!(answer, Err(Stop::Refused(refused)));
+        }
+    }
+    assert_eq!(world.machine.contents[OTHERS_L1 as usize][5], entry(DATA, READ));
+}
