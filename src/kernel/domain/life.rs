@@ -191,12 +191,21 @@ pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
 
 /// A watchdog of the domain has run out: the domain ends.
 pub fn bite(cx: &mut Cx<'_, Root>, domain: &Domain) {
+    end_from_outside(cx, domain, SHUTDOWN_WATCHDOG, "it");
+}
+
+/// `SCHEDOP_remote_shutdown`: another domain ends this one, with a `SHUTDOWN_*` code.
+pub fn end_remotely(cx: &mut Cx<'_, Root>, domain: &Domain, code: u32) {
+    end_from_outside(cx, domain, code, "another domain said for it: it");
+}
+
+fn end_from_outside(cx: &mut Cx<'_, Root>, domain: &Domain, code: u32, who: &str) {
     if domain.life.has_ended.swap(true, Ordering::AcqRel) {
         return;
     }
-    let why = Death::Asked(SHUTDOWN_WATCHDOG);
+    let why = Death::Asked(code);
     domain.life.set_code(why.code());
-    log::info!("({}) {} ended: it {why}", domain.name, domain.id);
+    log::info!("({}) {} ended: {who} {why}", domain.name, domain.id);
     pause(cx, domain);
 }
 

@@ -41,11 +41,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             let arg = GuestPtr::<Poll>::new(args[1]).read(cx, run)?;
             poll(cx, run, &arg)
         }
-        SCHEDOP_REMOTE_SHUTDOWN => {
-            let arg = GuestPtr::<RemoteShutdown>::new(args[1]).read(cx, run)?;
-            let is_there = domain::find(cx, DomId(arg.domain_id)).is_some();
-            Err(if is_there { Errno::EPERM } else { Errno::ESRCH })
-        }
+        SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(cx, run, args[1]),
         SCHEDOP_PIN_OVERRIDE => Err(Errno::EPERM),
         SCHEDOP_WATCHDOG => watchdog(cx, run, args[1]),
         _ => Err(Errno::ENOSYS),
@@ -61,6 +57,20 @@ fn shutdown(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     // Any other number ends the domain, as in Xen, which has eight bits for it.
     life::end(cx, run, life::Death::Asked(arg.reason & 0xff));
     Ok(Outcome::Gone)
+}
+
+/// Ends another domain, for a PV initial one.
+fn remote_shutdown(cx: &mut Cx<'_, Root>, run: &Running, at: u64) -> Answer {
+    let arg = GuestPtr::<RemoteShutdown>::new(at).read(cx, run)?;
+    let domain = domain::find(cx, DomId(arg.domain_id)).ok_or(Errno::ESRCH)?;
+    if !pv::is_initial(run) {
+        return Err(Errno::EPERM);
+    }
+    if matches!(arg.reason, SHUTDOWN_SUSPEND | SHUTDOWN_SOFT_RESET) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    life::end_remotely(cx, &domain, arg.reason & 0xff);
+    Ok(Outcome::DONE)
 }
 
 /// Starts, pats or stops one of the domain's watchdogs, which are timers of its first virtual CPU.

@@ -237,8 +237,6 @@ impl Plan {
     /// Start info, hypercalls, the console's ring.
     fn fill_info(&mut self, cx: &mut Cx<'_, Root>, source: &Modules) -> Result<(), String> {
         let layout = &self.start.layout;
-        // The guest maps this page, and the hypervisor writes it: it never becomes a page table.
-        pin(cx, &self.domain, self.domain.shared.frame().mfn())?;
         let none = Ring { mfn: Mfn::new(0), port: None };
         let (mut store, mut console) = (none, none);
         if let Some([store_page, console_page]) = layout.rings {
