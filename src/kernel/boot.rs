@@ -1,6 +1,7 @@
 //! From a machine that is ready to domains that run.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use machine::cpu::features;
@@ -15,7 +16,7 @@ use model::{config, emul};
 use sync::place::Root;
 use sync::{Cx, Once};
 
-use crate::builder::{Builder, Progress, Source};
+use crate::builder::{Builder, Kernel, Progress, Source};
 use crate::{console, run, time};
 
 static OPTIONS: Once<Options> = Once::new();
@@ -130,14 +131,15 @@ fn start_domains(cx: &mut Cx<'_, Root>) {
         Ok(plan) => plan,
         Err(error) => return log::error!("{error}"),
     };
+    let mut sources = Vec::new();
     match plan.dom0 {
         Dom0::None => {}
         Dom0::Unknown => {
             log::warn!("the first module is not started: a configuration that may refer to it has an error")
         }
         Dom0::Start { kernel, ramdisk, cmdline } => {
-            let config = dom0_config(cmdline);
-            build(cx, Source { config, id: Some(DomId(0)), kernel: bytes[kernel], ramdisk: ramdisk.map(|n| bytes[n]) });
+            let (config, ramdisk) = (dom0_config(cmdline), ramdisk.map(|n| bytes[n]));
+            sources.push(Source { config, id: Some(DomId(0)), kernel: bytes[kernel], ramdisk });
         }
     }
     for domain in plan.domains {
@@ -145,12 +147,21 @@ fn start_domains(cx: &mut Cx<'_, Root>) {
             Err(error) => log::error!("{error}"),
             Ok(domain) => {
                 let config = parsed.iter().find(|(n, _)| *n == domain.config).and_then(|(_, config)| config.clone());
-                if let Some(config) = config {
-                    let ramdisk = domain.ramdisk.map(|n| bytes[n]);
-                    build(cx, Source { config, id: None, kernel: bytes[domain.kernel], ramdisk });
-                }
+                let (kernel, ramdisk) = (bytes[domain.kernel], domain.ramdisk.map(|n| bytes[n]));
+                sources.extend(config.map(|config| Source { config, id: None, kernel, ramdisk }));
             }
         }
+    }
+    build_all(cx, sources);
+}
+
+/// Builds domains one after the other. A kernel stays unpacked until the last domain that has it is there.
+fn build_all(cx: &mut Cx<'_, Root>, sources: Vec<Source>) {
+    let modules: Vec<*const u8> = sources.iter().map(|source| source.kernel.as_ptr()).collect();
+    let mut kernels = Vec::new();
+    for (n, source) in sources.into_iter().enumerate() {
+        kernels.push((modules[n], build(cx, source)));
+        kernels.retain(|(module, _)| modules[n + 1..].contains(module));
     }
 }
 
@@ -195,17 +206,18 @@ fn dom0_vcpus() -> u32 {
     machine::smp::online().clamp(min.clamp(1, 128), max.clamp(min.clamp(1, 128), 128))
 }
 
-fn build(cx: &mut Cx<'_, Root>, source: Source) {
+/// Builds a domain, and gives back its kernel.
+fn build(cx: &mut Cx<'_, Root>, source: Source) -> Option<Arc<Kernel>> {
     let mut builder = Builder::new(source);
     loop {
         match builder.step(cx) {
             Ok(Progress::More) => {}
-            Ok(Progress::Done) => return,
+            Ok(Progress::Done) => return builder.kernel().cloned(),
             Err(error) => {
                 log::error!("({}) is not started: {error}", builder.name());
                 let begun = builder.abandon(cx);
                 crate::domain::life::relinquish_all(cx, begun);
-                return;
+                return None;
             }
         }
     }

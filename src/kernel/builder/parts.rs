@@ -1,0 +1,189 @@
+//! What every domain has, whatever its kind: its own pages, policies, virtual CPUs.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+
+use abi::hvm_params::HVM_NR_PARAMS;
+use machine::cpu::extended::{self, Extended};
+use machine::cpu::features;
+use machine::frame::RegsPage;
+use machine::hw::HwVcpu;
+use machine::mem::frames;
+use machine::virt::{Virt, Window};
+use model::addr::PAGE_SHIFT;
+use model::chip::lapic::{Config as LapicConfig, Lapic};
+use model::config::xl::{DomainConfig, DomainKind};
+use model::evtchn::{Channels, NR_PORTS};
+use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
+use model::ids::{DomId, VcpuId};
+use model::policy::control::ControlPolicy;
+use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
+use model::sched::CpuSet;
+use sync::place::Root;
+use sync::{Cx, Lock};
+
+use super::Source;
+use crate::domain::memory::Memory;
+use crate::domain::{Context, Domain, Shared, Vcpu, VcpuState};
+use crate::pv::{PvContext, PvDomain};
+use crate::sched::VcpuRef;
+use crate::time::Timer;
+use crate::{console, sched, time};
+
+/// What this machine's processor, and Euxen, can give to a domain.
+fn offer(config: &DomainConfig) -> Offer {
+    // The width of the highest frame's number.
+    let bits = u64::BITS - frames::count().saturating_sub(1).leading_zeros() + PAGE_SHIFT;
+    let kind = match config.kind {
+        DomainKind::Pvh => policy::Kind::Hvm,
+        DomainKind::Pv => policy::Kind::Pv { address_bits: bits as u8 },
+    };
+    Offer {
+        kind,
+        nr_vcpus: config.vcpus,
+        xcr0: if features::has_xsave() { extended::components() } else { 0 },
+        invpcid: true,
+        rdtscp: true,
+        spec_ctrl: false,
+        arch_caps: false,
+    }
+}
+
+fn xen_leaves(id: DomId) -> XenLeaves {
+    let info = time::time_info();
+    XenLeaves {
+        domain: id,
+        tsc_khz: (machine::time::tsc_hz() / 1000) as u32,
+        tsc_offset: 0,
+        tsc_mul: info.tsc_to_system_mul,
+        tsc_shift: info.tsc_shift,
+        tsc_is_reliable: info.flags != 0,
+        has_rdtscp: true,
+        apic_access_virt: false,
+        x2apic_virt: false,
+        upcall_vector: false,
+    }
+}
+
+/// A domain without memory of its own but for `shared_info` and the first page of grants, and with virtual CPUs that
+/// have no state yet; a PV domain if what only PV has is given.
+pub fn make_domain(
+    cx: &mut Cx<'_, Root>,
+    source: &Source,
+    id: DomId,
+    mut memory: Memory,
+    pv: Option<PvDomain>,
+) -> Result<Arc<Domain>, String> {
+    let config = &source.config;
+    let cpuid = CpuidPolicy::new(&features::leaf, &offer(config), xen_leaves(id));
+    let msrs = MsrPolicy::new(&cpuid, &MsrHost { microcode: 0, arch_capabilities: 0, lfence_serializes: false });
+    let no_memory = |_| "no memory for the domain's own pages".to_string();
+    let info = memory.new_special().map_err(no_memory)?;
+    let mut grants = GrantTable::new(DEFAULT_MAX_FRAMES);
+    let first_grants = memory.new_special().map_err(no_memory)?;
+    grants.grow(first_grants.mfn()).map_err(|_| "no memory for the grant table")?;
+    let shared = Shared::new(info, config.vcpus);
+    let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
+    let mut vcpus = Vec::new();
+    for n in 0..config.vcpus {
+        let hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
+        vcpus.push(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?);
+    }
+    let domain = Arc::new(Domain {
+        id,
+        handle: config.uuid.unwrap_or_default(),
+        name: config.name.clone(),
+        config: source.clone(),
+        vcpus,
+        shared,
+        channels: Lock::new(channels),
+        pv,
+        memory: Lock::new(memory),
+        grants: Lock::new(grants),
+        params: Lock::new([0; HVM_NR_PARAMS as usize]),
+        phys_bits: u8::try_from(cpuid.phys_bits()).unwrap_or(48),
+        has_gib_pages: cpuid.has_extended_edx(1 << 26),
+        controls: ControlPolicy::new(&cpuid),
+        cpuid,
+        msrs,
+        callback_vector: AtomicU8::new(0),
+        tlb_epoch: AtomicU64::new(0),
+        assists: AtomicU64::new(0),
+        nr_up: AtomicU32::new(0),
+        life: Default::default(),
+        console: Lock::new(console::Guest::new(None, None)),
+    });
+    for vcpu in &domain.vcpus {
+        sched::bind(cx, vcpu.key, VcpuRef { domain: domain.clone(), id: vcpu.id });
+    }
+    Ok(domain)
+}
+
+const NO_VCPU_MEMORY: &str = "no memory for a virtual CPU";
+
+/// A virtual CPU's part of the hardware, and the page of its registers.
+fn make_hw(id: VcpuId, memory: &Memory, pv: Option<&PvDomain>) -> Option<(HwVcpu, RegsPage)> {
+    let regs = RegsPage::new()?;
+    let hw = match pv {
+        Some(pv) => HwVcpu::Pv(machine::pv::Vcpu::new(&pv.space, id, &regs)),
+        None => HwVcpu::new(memory.root()?)?,
+    };
+    Some((hw, regs))
+}
+
+fn make_vcpu(
+    cx: &mut Cx<'_, Root>,
+    id: VcpuId,
+    (mut hw, regs): (HwVcpu, RegsPage),
+    cpuid: &CpuidPolicy,
+    msrs: &MsrPolicy,
+) -> Result<Vcpu, String> {
+    let is_pv = matches!(hw, HwVcpu::Pv(_));
+    msrs.without_exit().for_each(|(msr, read, write)| hw.allow_msr(msr, read, write));
+    let lapic = Lapic::new(LapicConfig {
+        id: CpuidPolicy::apic_id(id),
+        bsp: id.0 == 0,
+        x2apic: cpuid.has_leaf_1_ecx(1 << 21),
+        tsc_deadline: cpuid.has_leaf_1_ecx(1 << 24),
+        phys_bits: u8::try_from(cpuid.phys_bits()).unwrap_or(48),
+    });
+    let context = Context {
+        hw,
+        regs,
+        pv: is_pv.then(|| alloc::boxed::Box::new(PvContext::new())),
+        extended: Extended::new().ok_or(NO_VCPU_MEMORY)?,
+        tsc_offset: 0,
+        window: Window::None,
+        tlb_epoch: Default::default(),
+        last_cpu: None,
+        is_polling: false,
+        last_exit: None,
+        hypercalls: Default::default(),
+    };
+    let key = sched::reserve(cx, CpuSet::ALL).ok_or(NO_VCPU_MEMORY)?;
+    let state = VcpuState {
+        lapic,
+        start: None,
+        waits_for_startup: true,
+        is_initialised: false,
+        singleshot: Timer::new(),
+        periodic: Timer::new(),
+        period_ns: 0,
+        poll: Timer::new(),
+        apic_timer: Timer::new(),
+        watchdogs: [None, None],
+        areas: Default::default(),
+    };
+    Ok(Vcpu {
+        id,
+        key,
+        state: Lock::new(state),
+        context: Lock::new(Some(alloc::boxed::Box::new(context))),
+        attention: AtomicU32::new(0),
+        is_up: AtomicBool::new(false),
+        tsc_offset: AtomicU64::new(0),
+        exits: AtomicU32::new(0),
+    })
+}
