@@ -22,6 +22,9 @@ unsafe extern "C" {
     static image_end: [u8; 0];
 }
 
+/// The memory that a PC's firmware uses.
+pub const FIRST_MIB: u64 = 1 << 20;
+
 /// Where the image was loaded.
 static LOADED: AtomicU64 = AtomicU64::new(0);
 /// A page below 1 MiB that other CPUs start from; 0 for none.
@@ -71,9 +74,10 @@ pub unsafe fn set_up(mut ram: Regions, kept: impl Iterator<Item = Span>, loaded:
     let image = Span { start: loaded, end: image_phys(&raw const image_end as u64) };
     let mut free = ram.clone();
     free.remove(image);
-    free.remove(Span { start: 0, end: PAGE_SIZE });
     kept.for_each(|span| free.remove(span));
     keep_low_page(&mut free);
+    // An initial domain looks for firmware's data in the first MiB, which is nobody's memory therefore, as with Xen.
+    free.remove(Span { start: 0, end: FIRST_MIB });
 
     let mut early = Early { free: &mut free };
     let root = early.table()?;
@@ -102,7 +106,7 @@ fn keep_low_page(free: &mut Regions) {
     let found = free.iter().rfind(|span| span.start < 0xa0000);
     if let Some(span) = found {
         let page = span.end.min(0x9_0000).saturating_sub(PAGE_SIZE);
-        if page >= span.start {
+        if page >= span.start.max(PAGE_SIZE) {
             LOW_PAGE.store(page, Ordering::Relaxed);
             free.remove(Span { start: page, end: page + PAGE_SIZE });
         }

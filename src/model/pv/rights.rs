@@ -1,7 +1,7 @@
 //! Which frames of devices' memory an initial domain may map.
 //!
 //! All of them, as with Xen (`xen/arch/x86/dom0_build.c`), but for what the hypervisor keeps: RAM, whoever has it or could
-//! get it, and the interrupt controllers. What it has of the ports says [`super::ports`].
+//! get it, and the interrupt controllers. The first MiB counts as a device's, RAM or not: firmware leaves data there. What it has of the ports says [`super::ports`].
 
 use crate::addr::PAGE_SHIFT;
 use crate::rangeset::RangeSet;
@@ -20,6 +20,8 @@ pub struct Board {
     pub io_apics: alloc::vec::Vec<u64>,
 }
 
+/// The memory that a PC's firmware uses. The hypervisor gives none of it to anybody, and uses none itself once all CPUs run.
+const FIRST_MIB: u64 = 1 << 20;
 /// Where messages of interrupts are written to (SDM 3A 11.11.1).
 const MSI: Span = Span { start: 0xfee0_0000, end: 0xfef0_0000 };
 /// The addresses of HyperTransport, which are no memory (APM 2 2.2 of older revisions).
@@ -33,6 +35,7 @@ pub fn io_memory(board: &Board, ram: impl Iterator<Item = Span>) -> RangeSet {
     let page = |address: u64| Span { start: address, end: address + 1 };
     let hypertransport = Some(HYPERTRANSPORT).filter(|_| board.is_amd);
     let kept = [page(board.local_apic), MSI].into_iter().chain(board.io_apics.iter().map(|&at| page(at)));
+    let ram = ram.map(|span| Span { start: span.start.max(FIRST_MIB), ..span });
     for span in ram.chain(kept).chain(hypertransport) {
         let pages = span.pages_around();
         if !pages.is_empty() {
@@ -56,12 +59,12 @@ mod tests {
     }
 
     #[test]
-    fn no_frame_of_ram_is_ever_a_devices() {
+    fn no_frame_of_ram_is_ever_a_devices_but_for_the_first_mib() {
         let set = frames(&board());
-        for frame in [1, 0x9e, 0x100, 0x7ffde] {
+        for frame in [0x100, 0x7ffde] {
             assert!(!set.contains(frame..=frame), "{frame:#x}");
         }
-        for frame in [0, 0x9f, 0xa0, 0xff, 0x7ffdf, 0xe_0000, 0xf_ed00, (1 << 28) - 1] {
+        for frame in [0, 1, 0x8f, 0x9f, 0xa0, 0xff, 0x7ffdf, 0xe_0000, 0xf_ed00, (1 << 28) - 1] {
             assert!(set.contains(frame..=frame), "{frame:#x}");
         }
         assert!(!set.contains(1 << 28..=1 << 28));
