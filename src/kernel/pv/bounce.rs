@@ -81,9 +81,11 @@ impl Scene<'_> {
         let iopl = if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) { self.pv.iopl } else { 0 };
         let how = Circumstances { was_kernel, upcall_mask: mask.load(Ordering::Relaxed), iopl };
         let written = match bounce.more {
-            More::Nothing => put(top, &frame::plain(regs, &how)),
-            More::Error(error) => put(top, &frame::with_error(regs, &how, error)),
-            More::Selectors(selectors) => put(top, &frame::failsafe(regs, &how, selectors)),
+            More::Nothing => put(top, frame::plain(regs, &how), machine::pv::write7),
+            More::Error(error) => put(top, frame::with_error(regs, &how, error), machine::pv::write8),
+            More::Selectors(selectors) => {
+                put(top, frame::failsafe(regs, &how, selectors), |at, words| machine::pv::write_words(at, &words))
+            }
         };
         match written {
             Ok(at) => {
@@ -106,8 +108,7 @@ impl Scene<'_> {
     #[inline(always)]
     pub fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Result<Back, Death> {
         let at = regs.rsp;
-        let words = machine::pv::read_words::<{ size_of::<IretContext>() / 8 }>(GuestVirt::new(at));
-        let words: IretContext = transmute!(words.ok_or(Death::IretFrame { at })?);
+        let words: IretContext = transmute!(machine::pv::read9(GuestVirt::new(at)).ok_or(Death::IretFrame { at })?);
         if words.cs & 3 == 3 && !vcpu.toggle_mode() {
             return Err(Death::NoUserTables);
         }
@@ -116,8 +117,14 @@ impl Scene<'_> {
         if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
             self.pv.iopl = back.iopl;
         }
-        let has_nmi = core::mem::take(&mut self.pv.is_nmi_masked) && core::mem::take(&mut self.pv.is_nmi_pending);
-        Ok(if has_nmi { Back::ToNmi } else { Back::Plain })
+        Ok(if self.pv.is_nmi_masked { self.end_nmi() } else { Back::Plain })
+    }
+
+    /// The handler of an NMI has ended.
+    #[cold]
+    fn end_nmi(&mut self) -> Back {
+        self.pv.is_nmi_masked = false;
+        if core::mem::take(&mut self.pv.is_nmi_pending) { Back::ToNmi } else { Back::Plain }
     }
 }
 
@@ -131,10 +138,10 @@ pub enum Back {
 }
 
 /// Writes a frame below a stack's top. Says where it begins, also where it cannot be written.
-#[inline]
-fn put<const N: usize>(top: u64, words: &[u64; N]) -> Result<u64, u64> {
+#[inline(always)]
+fn put<const N: usize>(top: u64, words: [u64; N], write: impl Fn(GuestVirt, [u64; N]) -> bool) -> Result<u64, u64> {
     let at = frame::place(top, N);
-    if machine::pv::write_words(GuestVirt::new(at), words) { Ok(at) } else { Err(at) }
+    if write(GuestVirt::new(at), words) { Ok(at) } else { Err(at) }
 }
 
 /// Enters the guest's kernel. The handler's address is not 0.

@@ -16,8 +16,8 @@ use machine::exit::Exit;
 use machine::pv::{Then, Vcpu, cause};
 use machine::virt::Virt;
 use model::ids::VcpuId;
-use model::pv::HOLE;
 use model::pv::frame::Handler;
+use model::pv::is_in_hole;
 use model::pv::privileged::SoftInterrupt;
 use model::regs::{Regs, Rflags, vector};
 
@@ -57,10 +57,18 @@ impl Stay<'_> {
     /// The guest has left.
     #[inline(always)]
     fn left(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+        const PF: u64 = vector::PF as u64;
         const UD: u64 = vector::UD as u64;
         const GP: u64 = vector::GP as u64;
         let then = match regs.vector {
-            cause::SYSCALL if vcpu.is_kernel() => self.hypercall(vcpu, regs),
+            PF => self.enter(vcpu, regs),
+            cause::SYSCALL if vcpu.is_kernel() => {
+                if regs.rax == nr::IRET {
+                    self.go_back(vcpu, regs)
+                } else {
+                    self.hypercall(vcpu, regs)
+                }
+            }
             cause @ (UD | GP) if cause == UD || regs.error == 0 => {
                 match quick::quick(self.scene.domain, self.id, self.xcr0, vcpu, regs) {
                     Quick::Done => Then::Again,
@@ -79,7 +87,6 @@ impl Stay<'_> {
     fn hypercall(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
         let (number, first) = (regs.rax, regs.rdi);
         let result = match number {
-            nr::IRET => return self.go_back(vcpu, regs),
             nr::XEN_VERSION if first as u32 == XENVER_VERSION => version::VERSION,
             nr::VCPU_OP if first as u32 == VCPUOP_IS_UP => match vcpu_op::is_up(self.scene.domain, regs.rsi) {
                 Ok(is_up) => u64::from(is_up),
@@ -172,7 +179,7 @@ impl Stay<'_> {
         let is_kernel = vcpu.is_kernel();
         let at = vcpu.fault_address();
         let is_store = error & (error::PRESENT | error::WRITE) == error::PRESENT | error::WRITE;
-        if HOLE.contains(&at) || is_store && is_kernel && self.scene.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+        if is_in_hole(at) || is_store && is_kernel && self.scene.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
             return None;
         }
         let user = if is_kernel { 0 } else { error::USER };

@@ -8,7 +8,6 @@
 //! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
 
 use core::arch::asm;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use model::addr::GuestVirt;
@@ -25,7 +24,8 @@ pub(super) fn set_smap(has_smap: bool) {
 /// Whether an address is not in the hole. A range from such an address leaves it only through addresses that fault.
 #[inline]
 pub fn is_guests(address: GuestVirt) -> bool {
-    !(M2P..HOLE_END).contains(&address.raw())
+    const _: () = assert!(M2P.is_multiple_of(1 << 43) && HOLE_END - M2P == 1 << 43);
+    address.raw() >> 43 != M2P >> 43
 }
 
 /// Lets accesses to user pages in as long as it lives.
@@ -177,33 +177,76 @@ words!(/// Reads three words.
     read3, /// Writes three words.
     write3, 3);
 
-/// Reads words from a guest's address; `None` if some of them cannot be read.
-#[inline]
-#[must_use]
-pub fn read_words<const N: usize>(from: GuestVirt) -> Option<[u64; N]> {
-    if !is_guests(from) {
-        return None;
-    }
-    let mut words = MaybeUninit::<[u64; N]>::uninit();
-    let _window = Window::open();
-    let left: usize;
-    // SAFETY: as in `write_words`; what is read has room.
-    unsafe {
-        asm!(
-            "2: rep movsq",
-            "3:",
-            ".pushsection .exception_table, \"a\"",
-            ".long 2b - ., 3b - .",
-            ".popsection",
-            inout("rcx") N => left,
-            inout("rsi") from.raw() => _,
-            inout("rdi") words.as_mut_ptr() => _,
-            options(nostack, preserves_flags)
-        );
-    }
-    // SAFETY: all of them were read.
-    (left == 0).then(|| unsafe { words.assume_init() })
+macro_rules! unrolled {
+    ($(#[$doc:meta])* write $write:ident, $count:literal: $($word:ident $label:literal + $at:literal,)*) => {
+        $(#[$doc])*
+        #[inline(always)]
+        #[must_use]
+        pub fn $write(to: GuestVirt, words: [u64; $count]) -> bool {
+            if !is_guests(to) {
+                return false;
+            }
+            let [$($word),*] = words;
+            let failed: u32;
+            let _window = Window::open();
+            // SAFETY: as in `write_word`; a fault in any of them goes on behind the last.
+            unsafe {
+                asm!(
+                    $(concat!($label, ": mov [{to} + ", $at, "], {", stringify!($word), "}"),)*
+                    "xor {failed:e}, {failed:e}",
+                    "40:",
+                    ".pushsection .exception_table, \"a\"",
+                    $(concat!(".long ", $label, "b - ., 40b - ."),)*
+                    ".popsection",
+                    to = in(reg) to.raw(),
+                    $($word = in(reg) $word,)*
+                    failed = inout(reg) 1u32 => failed,
+                    options(nostack)
+                );
+            }
+            failed == 0
+        }
+    };
+    ($(#[$doc:meta])* read $read:ident, $count:literal: $($word:ident $label:literal + $at:literal,)*) => {
+        $(#[$doc])*
+        #[inline(always)]
+        #[must_use]
+        pub fn $read(from: GuestVirt) -> Option<[u64; $count]> {
+            if !is_guests(from) {
+                return None;
+            }
+            $(let $word: u64;)*
+            let failed: u32;
+            let window = Window::open();
+            // SAFETY: as in `read_word`; a fault in any of them goes on behind the last.
+            unsafe {
+                asm!(
+                    $(concat!($label, ": mov {", stringify!($word), "}, [{from} + ", $at, "]"),)*
+                    "xor {failed:e}, {failed:e}",
+                    "40:",
+                    ".pushsection .exception_table, \"a\"",
+                    $(concat!(".long ", $label, "b - ., 40b - ."),)*
+                    ".popsection",
+                    from = in(reg) from.raw(),
+                    $($word = out(reg) $word,)*
+                    failed = inout(reg) 1u32 => failed,
+                    options(nostack)
+                );
+            }
+            drop(window);
+            (failed == 0).then_some([$($word),*])
+        }
+    };
 }
+
+unrolled!(/// Writes seven words, each by an instruction of its own; `false` if some of them cannot be written.
+    write write7, 7: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,);
+unrolled!(/// Writes eight words, as [`write7`].
+    write write8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
+    h "27" + 56,);
+unrolled!(/// Reads nine words, each by an instruction of its own; `None` if some of them cannot be read.
+    read read9, 9: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
+    h "27" + 56, i "28" + 64,);
 
 /// Writes words to a guest's address; `false` if some of them cannot be written.
 #[inline]

@@ -22,7 +22,8 @@ mod space;
 mod switch;
 
 pub use copy::{
-    clear, copy_from, copy_to, is_guests, read_words, read1, read2, read3, write_words, write1, write2, write3,
+    clear, copy_from, copy_to, is_guests, read1, read2, read3, read9, write_words, write1, write2, write3, write7,
+    write8,
 };
 pub use run::Then;
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};

@@ -38,7 +38,8 @@ pub struct Circumstances {
 /// CS and RFLAGS as a frame has them.
 #[inline]
 fn state(regs: &Regs, how: &Circumstances) -> (u64, u64) {
-    let cs = if how.was_kernel { regs.cs & 0xfffc } else { regs.cs & 0xffff };
+    // Ring 3 as the guest runs, ring 0 as its kernel believes.
+    let cs = regs.cs & 0xfffc | if how.was_kernel { 0 } else { regs.cs & 3 };
     let flag = if how.upcall_mask == 0 { Rflags::IF.bits() } else { 0 };
     let rflags = regs.rflags & 0xffff_ffff & !(Rflags::IF | Rflags::IOPL).bits() | flag | how.iopl;
     (cs | u64::from(how.upcall_mask) << 32, rflags)

@@ -29,6 +29,13 @@ use core::ops::Range;
 /// The addresses that belong to the hypervisor in every PV guest (`xen/include/public/arch-x86/xen-x86_64.h`).
 pub const HOLE: Range<u64> = 0xffff_8000_0000_0000..0xffff_8800_0000_0000;
 
+/// Whether an address lies in [`HOLE`].
+#[inline]
+pub const fn is_in_hole(at: u64) -> bool {
+    // The hole is 2^43 bytes at a multiple of that.
+    at >> 43 == HOLE.start >> 43
+}
+
 /// The first address that is not canonical.
 const LOW_END: u64 = 1 << 47;
 
@@ -44,6 +51,13 @@ pub const fn is_guests(at: u64, len: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_in_the_hole_exactly_between_its_ends() {
+        for at in [0, HOLE.start - 1, HOLE.start, HOLE.start + 1, HOLE.end - 1, HOLE.end, u64::MAX] {
+            assert_eq!(is_in_hole(at), HOLE.contains(&at), "{at:#x}");
+        }
+    }
 
     #[test]
     fn the_hole_and_what_is_not_canonical_are_not_the_guests() {
