@@ -103,6 +103,24 @@ pub fn window<R>(run: &Running, f: impl FnOnce() -> R) -> R {
 /// Bytes that a window lasts for.
 const AT_ONCE: usize = 4096;
 
+/// Reads a `T` of a few words from a PV guest's memory; `None` for other sizes.
+#[inline(always)]
+fn read_small<T: FromBytes>(run: &Running, from: u64) -> Option<Result<T, Errno>> {
+    let at = GuestVirt::new(from);
+    fn value<T: FromBytes, W: IntoBytes + Immutable>(words: Option<W>) -> Result<T, Errno> {
+        let words = words.ok_or(Errno::EFAULT)?;
+        T::read_from_bytes(words.as_bytes()).map_err(|_| Errno::EFAULT)
+    }
+    Some(match size_of::<T>() {
+        4 => value(window(run, || machine::pv::read_half(at))),
+        8 => value(window(run, || machine::pv::read1(at))),
+        16 => value(window(run, || machine::pv::read2(at))),
+        24 => value(window(run, || machine::pv::read3(at))),
+        64 => value(window(run, || machine::pv::read8(at))),
+        _ => return None,
+    })
+}
+
 /// [`copy_in`] for a PV virtual CPU. Nothing of the hole is reached.
 #[inline]
 pub fn copy_in_pv(run: &Running, from: u64, out: &mut [u8]) -> Result<(), Errno> {
@@ -244,9 +262,23 @@ impl<T> GuestPtr<T> {
     }
 }
 
+impl<T> GuestPtr<T> {
+    /// Where the byte at an offset is.
+    #[inline]
+    pub fn field(self, offset: usize) -> u64 {
+        self.address.wrapping_add(offset as u64)
+    }
+}
+
 impl<T: FromBytes + IntoBytes> GuestPtr<T> {
     /// Reads it.
+    #[inline]
     pub fn read<P: before::P2m>(self, cx: &mut Cx<P>, run: &Running) -> Result<T, Errno> {
+        if run.is_pv()
+            && let Some(value) = read_small(run, self.address)
+        {
+            return value;
+        }
         let mut value = T::new_zeroed();
         copy_in(cx, run, self.address, value.as_mut_bytes())?;
         Ok(value)
@@ -255,7 +287,14 @@ impl<T: FromBytes + IntoBytes> GuestPtr<T> {
 
 impl<T: IntoBytes + Immutable> GuestPtr<T> {
     /// Writes it.
+    #[inline]
     pub fn write<P: before::P2m>(self, cx: &mut Cx<P>, run: &Running, value: &T) -> Result<(), Errno> {
+        if size_of::<T>() == 8 && run.is_pv() {
+            let Ok(word) = <[u8; 8]>::try_from(value.as_bytes()) else { return Err(Errno::EFAULT) };
+            let at = GuestVirt::new(self.address);
+            let is_written = window(run, || machine::pv::write1(at, [u64::from_le_bytes(word)]));
+            return if is_written { Ok(()) } else { Err(Errno::EFAULT) };
+        }
         copy_out(cx, run, self.address, value.as_bytes())
     }
 }

@@ -2,9 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
-use machine::exit::Exit;
 use machine::irq::{self, pending};
 use machine::percpu::this_cpu;
 use machine::virt::Virt;
@@ -14,7 +12,7 @@ use model::sched::Decision;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
+use crate::domain::{Context, Domain, Info, Vcpu, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
 use crate::{blocking, console, pv, runstate, sched, time};
@@ -145,46 +143,26 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         blocking::end_poll(cx, run);
     }
     if run.is_pv() {
-        return step_pv(cx, run);
+        return pv::stay::step(cx, run);
     }
     if hvm::events::prepare(cx, run) == Next::Schedule {
         return Next::Schedule;
     }
-    let exit = stay(run, |run| run.context.hw.run(&mut run.context.regs));
+    begin_stay(run);
+    let exit = run.context.hw.run(&mut run.context.regs);
+    run.here.visits.left();
     hvm::exit::handle(cx, run, exit)
 }
 
-/// Stays in a PV guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
-#[inline(never)]
-fn step_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
-    // One that is down and was woken is told so; one that goes down leaves the loop.
-    if !run.vcpu().is_up.load(Ordering::Relaxed) {
-        run.vcpu().note(attention::START);
-    }
-    loop {
-        if pv::events::prepare(cx, run) == Next::Schedule {
-            return Next::Schedule;
-        }
-        let exit = stay(run, pv::stay::run);
-        let next = pv::exit::handle(cx, run, exit);
-        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
-            return next;
-        }
-    }
-}
-
-/// Runs the guest until it leaves, with translations that are of its memory as it is.
+/// This CPU enters the guest, or copies on its behalf, with translations that are of its memory as it is.
 #[inline(always)]
-fn stay(run: &mut Running, enter: impl FnOnce(&mut Running) -> Exit) -> Exit {
+pub fn begin_stay(run: &mut Running) {
     run.here.visits.entering();
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
-    let exit = enter(run);
-    run.here.visits.left();
-    exit
 }
 
 /// Makes this CPU have what the scheduler decided.

@@ -22,7 +22,7 @@ use model::policy::{CpuidPolicy, MsrPolicy};
 use sync::place::{self, before};
 use sync::{Cx, Lock};
 
-pub use shared::{Info, Shared};
+pub use shared::{Info, Shared, Words};
 pub use vcpu::{Areas, Context, Remembered, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;

@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::{PinnedFrame, PinnedPart};
@@ -149,22 +149,33 @@ impl Info {
         self.0.byte(UPCALL).load(Ordering::Acquire) != 0
     }
 
+    /// Its words, for who looks at them again and again.
+    #[inline]
+    pub fn words(&self) -> Words<'_> {
+        Words { pending: self.0.byte(UPCALL), mask: self.0.byte(UPCALL_MASK), cr2: self.0.long(CR2) }
+    }
+}
+
+/// Words of a `vcpu_info`.
+#[derive(Clone, Copy)]
+pub struct Words<'a> {
+    pending: &'a AtomicU8,
+    /// Whether upcalls are masked: `evtchn_upcall_mask`.
+    pub mask: &'a AtomicU8,
+    cr2: &'a AtomicU64,
+}
+
+impl Words<'_> {
     /// Whether there is an upcall to take, and upcalls are not masked.
     #[inline]
     pub fn is_upcall_due(&self) -> bool {
-        self.0.byte(UPCALL).load(Ordering::Acquire) != 0 && self.0.byte(UPCALL_MASK).load(Ordering::Acquire) == 0
-    }
-
-    /// Whether upcalls are masked: `evtchn_upcall_mask`.
-    #[inline]
-    pub fn upcall_mask(&self) -> &AtomicU8 {
-        self.0.byte(UPCALL_MASK)
+        self.pending.load(Ordering::Acquire) != 0 && self.mask.load(Ordering::Acquire) == 0
     }
 
     /// Tells where the last page fault of a PV virtual CPU was.
     #[inline]
     pub fn set_cr2(&self, address: u64) {
-        self.0.long(CR2).store(address, Ordering::Relaxed);
+        self.cr2.store(address, Ordering::Relaxed);
     }
 }
 

@@ -87,8 +87,11 @@ fn enter_32(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
 
 /// One call, by number.
 fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) -> Answer {
+    if run.is_pv() {
+        return table::find_pv(number).map_or(Err(Errno::ENOSYS), |handler| handler(cx, run, args));
+    }
     let Some(entry) = table::find(number) else { return Err(Errno::ENOSYS) };
-    if !entry.guests.has(run.domain.pv.is_some()) {
+    if entry.guests == table::Guests::Pv {
         return Err(Errno::ENOSYS);
     }
     (entry.handler)(cx, run, args)

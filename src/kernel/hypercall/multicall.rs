@@ -1,5 +1,7 @@
 //! `multicall`: several hypercalls in one.
 
+use core::mem::offset_of;
+
 use abi::errno::Errno;
 use abi::xen::MulticallEntry;
 use sync::Cx;
@@ -35,8 +37,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             }
             Err(errno) => (errno.to_rax(), false),
         };
-        call.result = result;
-        calls.at(index).write(cx, run, &call)?;
+        GuestPtr::<u64>::new(calls.at(index).field(offset_of!(MulticallEntry, result))).write(cx, run, &result)?;
         if reschedule {
             let rest = again(args, index + 1, count);
             return Ok(if index + 1 == count { Outcome::Reschedule(0) } else { rest });

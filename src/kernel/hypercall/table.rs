@@ -29,18 +29,6 @@ pub enum Guests {
     All,
 }
 
-impl Guests {
-    /// Whether a guest is among them.
-    #[inline]
-    pub fn has(self, is_pv: bool) -> bool {
-        match self {
-            Self::Pv => is_pv,
-            Self::Hvm => !is_pv,
-            Self::All => true,
-        }
-    }
-}
-
 use Guests::{All, Hvm, Pv};
 
 const fn entry(number: u64, name: &'static str, guests: Guests, handler: Handler) -> Entry {

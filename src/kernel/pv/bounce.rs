@@ -17,7 +17,7 @@ use zerocopy::transmute;
 
 use super::PvContext;
 use crate::domain::life::{self, Death};
-use crate::domain::{Context, Domain, Info, attention};
+use crate::domain::{Context, Domain, Words, attention};
 use crate::guest_memory::Window;
 use crate::hypercall::{Answer, Args, Outcome};
 use crate::run::Running;
@@ -61,7 +61,7 @@ pub struct Scene<'a> {
     /// Its domain.
     pub domain: &'a Domain,
     /// Its `vcpu_info`.
-    pub info: &'a Info,
+    pub info: Words<'a>,
     /// What it has as a PV virtual CPU.
     pub pv: &'a mut PvContext,
 }
@@ -77,7 +77,7 @@ impl Scene<'_> {
             vcpu.toggle_mode();
             top = self.pv.kernel_sp;
         }
-        let mask = self.info.upcall_mask();
+        let mask = self.info.mask;
         let iopl = if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) { self.pv.iopl } else { 0 };
         let how = Circumstances { was_kernel, upcall_mask: mask.load(Ordering::Relaxed), iopl };
         let written = match bounce.more {
@@ -113,7 +113,7 @@ impl Scene<'_> {
             return Err(Death::NoUserTables);
         }
         let back = frame::iret(regs, &words);
-        self.info.upcall_mask().store(back.upcall_mask, Ordering::Relaxed);
+        self.info.mask.store(back.upcall_mask, Ordering::Relaxed);
         if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
             self.pv.iopl = back.iopl;
         }
@@ -156,7 +156,7 @@ fn with_scene<R>(
 ) -> Result<R, Death> {
     let _window = Window::open(run);
     let Context { hw, regs, pv, .. } = &mut *run.context;
-    let info = run.info.as_ref().ok_or(Death::NoCallback { which: "vcpu_info" })?;
+    let info = run.info.as_ref().ok_or(Death::NoCallback { which: "vcpu_info" })?.words();
     let pv = pv.as_mut().expect("a PV virtual CPU");
     f(&mut Scene { domain: &run.domain, info, pv }, hw.pv_mut(), regs)
 }

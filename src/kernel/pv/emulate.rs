@@ -277,7 +277,7 @@ fn set_control(cx: &mut Cx<'_, Root>, run: &mut Running, cr: u8, value: u64) -> 
         2 => {
             run.context.hw.set_cr(2, value);
             if let Some(info) = &run.info {
-                info.set_cr2(value);
+                info.words().set_cr2(value);
             }
         }
         3 => return set_base(cx, run, Mfn::new(value >> 12)),

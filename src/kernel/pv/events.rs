@@ -8,8 +8,8 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::bounce::{self, Bounce};
+use crate::domain::attention;
 use crate::domain::life::{self, Death};
-use crate::domain::{Info, attention};
 use crate::run::{Next, Running};
 use crate::updown;
 
@@ -23,7 +23,7 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
             Err(why) => return end(cx, run, why),
         }
     }
-    if run.info.as_ref().is_some_and(Info::is_upcall_due)
+    if run.info.as_ref().is_some_and(|info| info.words().is_upcall_due())
         && let Err(why) = upcall(run)
     {
         return end(cx, run, why);
@@ -82,13 +82,13 @@ fn upcall(run: &mut Running) -> Result<(), Death> {
 /// Lets upcalls through (`SCHEDOP_block`, HLT).
 pub fn unmask(run: &Running) {
     if let Some(info) = &run.info {
-        info.upcall_mask().store(0, Ordering::Relaxed);
+        info.words().mask.store(0, Ordering::Relaxed);
     }
 }
 
 /// Whether something waits for the virtual CPU that ends its sleep.
 pub fn has_work(run: &Running) -> bool {
     let noted = run.vcpu().attention.load(Ordering::Acquire);
-    run.info.as_ref().is_some_and(Info::is_upcall_due)
+    run.info.as_ref().is_some_and(|info| info.words().is_upcall_due())
         || noted & (attention::NMI | attention::START | attention::SCHEDULE) != 0
 }

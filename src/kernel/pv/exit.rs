@@ -65,6 +65,13 @@ fn die(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit, why: Death) -> Next
     Next::Schedule
 }
 
+/// A virtual CPU that runs without a `vcpu_info`, where its events would stand.
+#[cold]
+pub fn die_without_info(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    life::end(cx, run, Death::NoCallback { which: "vcpu_info" });
+    Next::Schedule
+}
+
 /// Whether an exception has an error code (SDM 3A table 6-1).
 fn has_error(number: u8) -> bool {
     const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21;
@@ -138,7 +145,7 @@ fn is_store_to_tables(run: &Running, error: u32) -> bool {
 pub fn give_page_fault(run: &mut Running, at: u64, error: u32) -> Result<Next, Death> {
     run.context.hw.set_cr(2, at);
     if let Some(info) = &run.info {
-        info.set_cr2(at);
+        info.words().set_cr2(at);
     }
     let user = if run.context.hw.pv().is_kernel() { 0 } else { error::USER };
     trap(run, vector::PF, Some(error & !error::USER | user))

@@ -12,7 +12,7 @@ use model::emul::{self, ControlOp, System};
 use model::ids::VcpuId;
 use model::policy::{Dynamic, Read};
 use model::pv::privileged::{self, CPUID, FORCED};
-use model::regs::{Cr0, Cr4, Regs, Rflags, vector};
+use model::regs::{Cr0, Cr4, Regs, Rflags};
 
 use super::msr::switched;
 use crate::domain::Domain;
@@ -37,28 +37,35 @@ pub enum Quick {
     Special,
 }
 
-/// Does an instruction that raised `#UD` or `#GP`, if it is one of these.
-#[inline(never)]
-pub fn quick(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+/// Does the instruction that raised `#UD`, if it is CPUID behind its prefix.
+#[inline(always)]
+pub fn undefined(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+    let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return Quick::Special };
+    if word & MASK != WORD {
+        return Quick::Own;
+    }
     if regs.rflags & Rflags::TF.bits() != 0 {
         return Quick::Special;
     }
+    cpuid(domain, id, xcr0, vcpu, regs, true);
+    skip(regs, FORCED_CPUID.len() as u64)
+}
+
+/// Does an instruction that raised `#GP(0)`, if it is one of these.
+#[inline(never)]
+pub fn protected(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+    if regs.rflags & Rflags::TF.bits() != 0 || regs.cs as u16 != FLAT_KERNEL_CS64 || !vcpu.is_kernel() {
+        return Quick::Special;
+    }
     let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return Quick::Special };
-    let len = if regs.vector == u64::from(vector::UD) {
-        if word & MASK != WORD {
-            return Quick::Own;
-        }
-        cpuid(domain, id, xcr0, vcpu, regs, true);
-        FORCED_CPUID.len() as u64
-    } else {
-        if regs.error != 0 || regs.cs as u16 != FLAT_KERNEL_CS64 || !vcpu.is_kernel() {
-            return Quick::Special;
-        }
-        match emul::frequent(&word.to_le_bytes()) {
-            Some((what, len)) if privileged(domain, vcpu, regs, what) => u64::from(len),
-            _ => return Quick::Special,
-        }
-    };
+    match emul::frequent(&word.to_le_bytes()) {
+        Some((what, len)) if privileged(domain, vcpu, regs, what) => skip(regs, u64::from(len)),
+        _ => Quick::Special,
+    }
+}
+
+#[inline]
+fn skip(regs: &mut Regs, len: u64) -> Quick {
     regs.rip = regs.rip.wrapping_add(len);
     regs.rflags &= !Rflags::RF.bits();
     Quick::Done
@@ -99,7 +106,7 @@ pub fn set_pair(regs: &mut Regs, value: u64) {
 }
 
 /// CPUID. In Linux's way of asking, a kernel finds OSXSAVE set as soon as there is XSAVE: it counts on that.
-#[inline]
+#[inline(never)]
 pub fn cpuid(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &Vcpu, regs: &mut Regs, is_forced: bool) {
     let (leaf, subleaf) = (regs.rax as u32, regs.rcx as u32);
     let has_leak = is_forced && domain.cpuid.xcr0() != 0 && vcpu.is_kernel();

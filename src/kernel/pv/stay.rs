@@ -7,29 +7,99 @@
 //! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
 //! is special: then nothing has been done here.
 
+use core::sync::atomic::Ordering;
+
 use abi::errno::Errno;
 use abi::nr;
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
 use abi::xen::VMASST_TYPE_WRITABLE_PAGETABLES;
-use machine::exit::Exit;
-use machine::pv::{Then, Vcpu, cause};
+use machine::pv::{Vcpu, cause};
 use machine::virt::Virt;
 use model::ids::VcpuId;
 use model::pv::frame::Handler;
 use model::pv::is_in_hole;
 use model::pv::privileged::SoftInterrupt;
 use model::regs::{Regs, Rflags, vector};
+use sync::Cx;
+use sync::place::Root;
 
 use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
-use super::{calls, mmu};
-use crate::domain::{Context, Remembered};
-use crate::hypercall::{table, vcpu as vcpu_op, version};
-use crate::run::Running;
+use super::{calls, events, exit, mmu};
+use crate::domain::{Context, Remembered, attention};
+use crate::hypercall::{self, table, vcpu as vcpu_op, version};
+use crate::run::{Next, Running, begin_stay};
 
-/// What is at hand during a stay.
+/// What follows when the guest has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// What it left for is done: it goes on.
+    Again,
+    /// What it left for is done: it goes on after a look at what there may be for it.
+    Look,
+    /// A hypercall is to be done.
+    Call,
+    /// What it left for is to be done.
+    Leave,
+}
+
+/// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
+#[inline(never)]
+pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    // One that is down and was woken is told so; one that goes down leaves the loop.
+    if !run.vcpu().is_up.load(Ordering::Relaxed) {
+        run.vcpu().note(attention::START);
+    }
+    loop {
+        if events::prepare(cx, run) == Next::Schedule {
+            return Next::Schedule;
+        }
+        begin_stay(run);
+        let next = stay(cx, run);
+        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
+            return next;
+        }
+    }
+}
+
+/// One stay. The CPU has entered the guest in the sense of the flush protocol, and has left it afterwards.
+#[inline(always)]
+fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    let Context { hw, regs, pv, extended, hypercalls, .. } = &mut *run.context;
+    let (Some(info), Some(pv)) = (&run.info, pv) else {
+        run.here.visits.left();
+        return exit::die_without_info(cx, run);
+    };
+    let scene = Scene { domain: &run.domain, info: info.words(), pv };
+    let mut stay = Stay { scene, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
+    let then = match hw.pv_mut().run_with(regs, |vcpu, regs| stay.left(vcpu, regs)) {
+        Ok(then) => then,
+        Err(exit) => {
+            run.here.visits.left();
+            return exit::handle(cx, run, exit);
+        }
+    };
+    match then {
+        Then::Again | Then::Look => {
+            run.here.visits.left();
+            Next::Enter
+        }
+        Then::Call => {
+            run.here.visits.left();
+            hypercall::enter_pv(cx, run)
+        }
+        Then::Leave => {
+            let Context { hw, regs, .. } = &mut *run.context;
+            let exit = hw.pv_mut().exit(regs);
+            run.here.visits.left();
+            exit::handle(cx, run, exit)
+        }
+    }
+}
+
+/// What of a virtual CPU is at hand during a stay.
 struct Stay<'a> {
     scene: Scene<'a>,
     id: VcpuId,
@@ -37,15 +107,75 @@ struct Stay<'a> {
     calls: &'a mut Remembered,
 }
 
-/// Runs the guest until it leaves for something that is not done here.
-#[inline]
-pub fn run(run: &mut Running) -> Exit {
-    let Context { hw, regs, pv, extended, hypercalls, .. } = &mut *run.context;
-    let vcpu = hw.pv_mut();
-    let (Some(info), Some(pv)) = (&run.info, pv) else { return vcpu.run(regs) };
-    let scene = Scene { domain: &run.domain, info, pv };
-    let mut stay = Stay { scene, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
-    vcpu.run_with(regs, |vcpu, regs| stay.left(vcpu, regs))
+impl Stay<'_> {
+    /// The guest has left.
+    #[inline(always)]
+    fn left(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Option<Then> {
+        const PF: u64 = vector::PF as u64;
+        const UD: u64 = vector::UD as u64;
+        const GP: u64 = vector::GP as u64;
+        let then = match regs.vector {
+            PF => self.enter(vcpu, regs),
+            cause::SYSCALL if vcpu.is_kernel() => match regs.rax {
+                nr::IRET => self.go_back(vcpu, regs),
+                _ => self.call(vcpu, regs),
+            },
+            cause @ (UD | GP) if cause == UD || regs.error == 0 => match self.instruction(vcpu, regs) {
+                Quick::Done => Then::Again,
+                Quick::Own => self.enter(vcpu, regs),
+                Quick::Special => Then::Leave,
+            },
+            _ => self.enter(vcpu, regs),
+        };
+        // The guest may have let events in since it entered.
+        match then {
+            Then::Again if self.scene.info.is_upcall_due() => Some(Then::Look),
+            Then::Again => None,
+            then => Some(then),
+        }
+    }
+
+    /// A privileged instruction, or CPUID with its prefix.
+    #[inline(always)]
+    fn instruction(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+        if regs.vector == u64::from(vector::UD) {
+            quick::undefined(self.scene.domain, self.id, self.xcr0, vcpu, regs)
+        } else {
+            quick::protected(self.scene.domain, vcpu, regs)
+        }
+    }
+
+    /// Hypercalls that do as good as nothing.
+    #[inline(always)]
+    fn call(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+        let (number, first, second) = (regs.rax, regs.rdi, regs.rsi);
+        let result = match number {
+            nr::XEN_VERSION if first as u32 == XENVER_VERSION => version::VERSION,
+            nr::VCPU_OP if first as u32 == VCPUOP_IS_UP => {
+                vcpu_op::is_up(self.scene.domain, second).map_or_else(Errno::to_rax, u64::from)
+            }
+            nr::STACK_SWITCH => {
+                calls::set_stack(self.scene.pv, first, second);
+                0
+            }
+            nr::SET_SEGMENT_BASE => calls::set_base(vcpu, first as u32, second).err().map_or(0, Errno::to_rax),
+            nr::FPU_TASKSWITCH => {
+                calls::set_task_switched(vcpu, first as u32 != 0);
+                0
+            }
+            nr::UPDATE_VA_MAPPING | nr::MMU_UPDATE | nr::MMUEXT_OP | nr::MEMORY_OP => {
+                match mmu::stay::call(self.scene.domain, vcpu, regs) {
+                    Some(result) => result,
+                    None => return Then::Call,
+                }
+            }
+            _ if table::find_pv(number).is_none() => Errno::ENOSYS.to_rax(),
+            _ => return Then::Call,
+        };
+        self.calls.add(number, first);
+        regs.rax = result;
+        Then::Again
+    }
 }
 
 /// Vectors below 32 that are the guest's own and come with no error code: all but `#DB`, NMI, `#UD`, `#NM`, `#DF` and `#MC`.
@@ -54,77 +184,17 @@ const PLAIN: u64 = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 19;
 const WITH_ERROR: u64 = 1 << 10 | 1 << 11 | 1 << 12 | 1 << 17;
 
 impl Stay<'_> {
-    /// The guest has left.
-    #[inline(always)]
-    fn left(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
-        const PF: u64 = vector::PF as u64;
-        const UD: u64 = vector::UD as u64;
-        const GP: u64 = vector::GP as u64;
-        let then = match regs.vector {
-            PF => self.enter(vcpu, regs),
-            cause::SYSCALL if vcpu.is_kernel() => {
-                if regs.rax == nr::IRET {
-                    self.go_back(vcpu, regs)
-                } else {
-                    self.hypercall(vcpu, regs)
-                }
-            }
-            cause @ (UD | GP) if cause == UD || regs.error == 0 => {
-                match quick::quick(self.scene.domain, self.id, self.xcr0, vcpu, regs) {
-                    Quick::Done => Then::Again,
-                    Quick::Own => self.enter(vcpu, regs),
-                    Quick::Special => Then::Leave,
-                }
-            }
-            _ => self.enter(vcpu, regs),
-        };
-        // The guest may have let events in since it entered.
-        if then == Then::Again && self.scene.info.is_upcall_due() { Then::Look } else { then }
-    }
-
-    /// Hypercalls that do as good as nothing, and IRET.
-    #[inline(always)]
-    fn hypercall(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
-        let (number, first) = (regs.rax, regs.rdi);
-        let result = match number {
-            nr::XEN_VERSION if first as u32 == XENVER_VERSION => version::VERSION,
-            nr::VCPU_OP if first as u32 == VCPUOP_IS_UP => match vcpu_op::is_up(self.scene.domain, regs.rsi) {
-                Ok(is_up) => u64::from(is_up),
-                Err(errno) => errno.to_rax(),
-            },
-            nr::STACK_SWITCH => {
-                calls::set_stack(self.scene.pv, first, regs.rsi);
-                0
-            }
-            nr::SET_SEGMENT_BASE => calls::set_base(vcpu, first as u32, regs.rsi).err().map_or(0, Errno::to_rax),
-            nr::FPU_TASKSWITCH => {
-                calls::set_task_switched(vcpu, first as u32 != 0);
-                0
-            }
-            nr::UPDATE_VA_MAPPING | nr::MMU_UPDATE | nr::MMUEXT_OP | nr::MEMORY_OP => {
-                match mmu::stay::call(self.scene.domain, vcpu, regs) {
-                    Some(result) => result,
-                    None => return Then::Leave,
-                }
-            }
-            _ if table::find_pv(number).is_none() => Errno::ENOSYS.to_rax(),
-            _ => return Then::Leave,
-        };
-        self.calls.add(number, first);
-        regs.rax = result;
-        Then::Again
-    }
-
+    /// IRET.
     #[inline(always)]
     fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
         // An NMI that waits is noted by the one who can.
         if self.scene.pv.is_nmi_pending {
-            return Then::Leave;
+            return Then::Call;
         }
         match self.scene.go_back(vcpu, regs) {
             Ok(Back::Plain) => Then::Again,
             Ok(Back::ToNmi) => Then::Look,
-            Err(_) => Then::Leave,
+            Err(_) => Then::Call,
         }
     }
 
@@ -160,7 +230,8 @@ impl Stay<'_> {
         if cause == u64::from(vector::GP) {
             regs.rip = rip.wrapping_add(u64::from(SoftInterrupt::LEN));
         }
-        if self.scene.enter(vcpu, regs, Bounce::to(handler).with_error(error)).is_err() {
+        let bounce = Bounce::to(handler).with_error(error);
+        if self.scene.enter(vcpu, regs, bounce).is_err() {
             regs.rip = rip;
             vcpu.put_fault_address_back();
             return Then::Leave;
@@ -188,7 +259,7 @@ impl Stay<'_> {
 
     /// The vector of INT, if `#GP` was for one that the processor keeps from ring 3 and the guest's table does not.
     #[inline(always)]
-    fn soft_interrupt(&mut self, vcpu: &mut Vcpu, error: u32) -> Option<u8> {
+    fn soft_interrupt(&mut self, vcpu: &Vcpu, error: u32) -> Option<u8> {
         let interrupt = SoftInterrupt::from_error(error)?;
         let dpl = self.scene.pv.traps[usize::from(interrupt.vector)].dpl();
         interrupt.is_permitted(dpl, vcpu.is_kernel()).then_some(interrupt.vector)

@@ -244,6 +244,9 @@ unrolled!(/// Writes seven words, each by an instruction of its own; `false` if 
 unrolled!(/// Writes eight words, as [`write7`].
     write write8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
     h "27" + 56,);
+unrolled!(/// Reads eight words, each by an instruction of its own; `None` if some of them cannot be read.
+    read read8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
+    h "27" + 56,);
 unrolled!(/// Reads nine words, each by an instruction of its own; `None` if some of them cannot be read.
     read read9, 9: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
     h "27" + 56, i "28" + 64,);
@@ -272,6 +275,34 @@ pub fn write_words<const N: usize>(to: GuestVirt, words: &[u64; N]) -> bool {
         );
     }
     left == 0
+}
+
+/// Reads 32 bits from a guest's address; `None` if they cannot be read.
+#[inline(always)]
+#[must_use]
+pub fn read_half(from: GuestVirt) -> Option<u32> {
+    if !is_guests(from) {
+        return None;
+    }
+    let (half, failed): (u32, u32);
+    let window = Window::open();
+    // SAFETY: as in `read_word`.
+    unsafe {
+        asm!(
+            "2: mov {half:e}, [{from}]",
+            "xor {failed:e}, {failed:e}",
+            "3:",
+            ".pushsection .exception_table, \"a\"",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            from = in(reg) from.raw(),
+            half = out(reg) half,
+            failed = inout(reg) 1u32 => failed,
+            options(nostack)
+        );
+    }
+    drop(window);
+    (failed == 0).then_some(half)
 }
 
 /// Reads a word of a guest's descriptor tables in the hole, where the page may be missing.

@@ -22,10 +22,9 @@ mod space;
 mod switch;
 
 pub use copy::{
-    clear, copy_from, copy_to, is_guests, read1, read2, read3, read9, write_words, write1, write2, write3, write7,
-    write8,
+    clear, copy_from, copy_to, is_guests, read_half, read1, read2, read3, read8, read9, write_words, write1, write2,
+    write3, write7, write8,
 };
-pub use run::Then;
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
 pub use switch::forget_translations;
 

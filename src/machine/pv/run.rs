@@ -16,17 +16,6 @@ const RFLAGS_MUST: u64 = 0x202;
 /// Vectors below 32 with an error code (SDM 3A table 6-1; APM 2 table 8-1).
 const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 3 << 29;
 
-/// What follows when the guest has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// What it left for is done: it goes on.
-    Again,
-    /// What it left for is done: it goes on when its caller has looked at what there may be for it.
-    Look,
-    /// What it left for is to be told.
-    Leave,
-}
-
 impl Vcpu {
     /// [`crate::virt::Virt::run`].
     #[inline]
@@ -38,21 +27,30 @@ impl Vcpu {
         self.decode(regs)
     }
 
-    /// Runs the guest as [`crate::virt::Virt::run`], and again each time that `quick` has done what the guest left for. The
-    /// cause is in [`Regs::vector`]: that of an exception or interrupt, or one of [`super::cause`].
+    /// Runs the guest until it leaves for something that `quick` does not do: as long as that is `None` it goes on. The
+    /// cause is in [`Regs::vector`]: that of an exception or interrupt, or one of [`super::cause`]; [`Vcpu::exit`] tells it.
+    /// `Err` if that has been told already.
     #[inline(always)]
-    pub fn run_with(&mut self, regs: &mut Regs, mut quick: impl FnMut(&mut Self, &mut Regs) -> Then) -> Exit {
+    pub fn run_with<T>(
+        &mut self,
+        regs: &mut Regs,
+        mut quick: impl FnMut(&mut Self, &mut Regs) -> Option<T>,
+    ) -> Result<T, Exit> {
         if core::ptr::from_mut(regs) as u64 != self.ready {
-            return self.run_slowly(regs);
+            return Err(self.run_slowly(regs));
         }
         loop {
             self.enter(regs);
-            match quick(self, regs) {
-                Then::Again => {}
-                Then::Look => return Exit::Host,
-                Then::Leave => return self.decode(regs),
+            if let Some(then) = quick(self, regs) {
+                return Ok(then);
             }
         }
+    }
+
+    /// What the guest left for, after [`Vcpu::run_with`]; asked for once.
+    #[inline]
+    pub fn exit(&mut self, regs: &Regs) -> Exit {
+        self.decode(regs)
     }
 
     /// The address of the page fault for which the guest left, before any other can have come.
