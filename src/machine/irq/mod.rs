@@ -19,6 +19,8 @@ pub const TIMER: u8 = 0xf0;
 pub const KICK: u8 = 0xf1;
 /// A byte came on the serial port.
 pub const SERIAL: u8 = 0xf2;
+/// This CPU wants an exit from the guest, and no more.
+const NUDGE: u8 = 0xf3;
 /// The local APIC's spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -80,6 +82,11 @@ pub fn kick(cpu: CpuId) {
     }
 }
 
+/// Has this CPU, whose interrupts are masked, leave the guest at once when it enters.
+pub fn nudge() {
+    lapic::send(this_cpu(), NUDGE);
+}
+
 /// The handler of every interrupt vector.
 pub fn dispatch(vector: u8) {
     let what = match vector {
@@ -87,6 +94,7 @@ pub fn dispatch(vector: u8) {
         KICK => pending::KICK,
         SERIAL => pending::CONSOLE,
         SPURIOUS => return,
+        NUDGE => 0,
         _ => 0, // a stray interrupt of firmware's making: acknowledged, and no more
     };
     if what != 0 {

@@ -21,6 +21,9 @@ bitflags! {
         const FLUSH_BY_ASID = 1 << 6;
         const PAUSE_FILTER = 1 << 10;
         const PAUSE_FILTER_THRESHOLD = 1 << 12;
+        /// Not of that leaf: QEMU's software emulation, which may deliver an injected interrupt once more, at any later
+        /// instruction and with IF clear, when something else stops its emulated CPU before the next exit.
+        const INJECTS_TWICE = 1 << 30;
         /// Not of that leaf: the processor has the register TSC_AUX (leaf 0x8000_0001, EDX bit 27).
         const TSC_AUX = 1 << 31;
     }
@@ -44,9 +47,17 @@ pub(super) fn read() -> Option<Offer> {
         return None;
     }
     let svm = __cpuid(0x8000_000a);
-    let mut features = Features::from_bits_truncate(svm.edx & 0x7fff_ffff);
+    let mut features = Features::from_bits_truncate(svm.edx & 0x3fff_ffff);
+    features.set(Features::INJECTS_TWICE, is_qemu_tcg());
     features.set(Features::TSC_AUX, extended.edx & (1 << 27) != 0);
     Some(Offer { features, nr_asids: svm.ebx })
+}
+
+/// Whether the processor is QEMU's software emulation, by the signature of the hypervisor's leaf that QEMU gives it.
+fn is_qemu_tcg() -> bool {
+    let leaf = __cpuid(0x4000_0000);
+    [leaf.ebx, leaf.ecx, leaf.edx]
+        == [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")]
 }
 
 /// Whether this processor can run guests by AMD-V with nested paging.

@@ -2,19 +2,25 @@
 
 use super::Vcpu;
 use super::entry::world_switch;
+use super::event::pending;
 use super::exit::{code, decode};
 use super::features::Features;
 use super::vmcb::tlb_control;
 use crate::exit::Exit;
+use crate::irq;
 use crate::percpu::this_cpu;
 use core::arch::asm;
-use model::regs::Regs;
+use model::regs::{Event, Regs};
 
 impl Vcpu {
     pub(super) fn enter(&mut self, regs: &mut Regs) -> Exit {
         let place = self.place.expect("a virtual CPU runs where it is loaded");
         assert!(place.cpu == this_cpu(), "a virtual CPU runs where it is loaded");
         let addr = self.vmcb.addr();
+        if self.features.contains(Features::INJECTS_TWICE) && matches!(pending(self.vmcb()), Some(Event::Interrupt(_)))
+        {
+            irq::nudge(); // an exit right after the delivery leaves nothing to deliver again
+        }
         let (vmcb, events) = self.parts();
         events.before_entry(vmcb, regs);
         (vmcb.rip, vmcb.rflags, vmcb.rsp, vmcb.rax) = (regs.rip, regs.rflags, regs.rsp, regs.rax);
