@@ -92,7 +92,7 @@ impl Domain {
     /// Frames of RAM that it owns.
     pub fn pages<P: before::P2m>(&self, cx: &mut Cx<P>) -> u64 {
         match &self.pv {
-            Some(pv) => pv.pages.load(Ordering::Relaxed),
+            Some(pv) => pv.pages.count(),
             None => cx.lock(&self.memory).0.pages(),
         }
     }

@@ -9,15 +9,12 @@ mod relinquish;
 pub use op::op;
 pub use relinquish::{Relinquish, relinquish_all};
 
-use core::sync::atomic::Ordering;
-
 use machine::mem::frames;
 use model::addr::{Mfn, PAGE_SHIFT};
 use sync::Cx;
 use sync::place::before;
 
 use crate::domain::Domain;
-use crate::pv::PvDomain;
 
 /// Bits of an address, from which on none is too high for a frame.
 const ADDRESS_BITS: u32 = 64;
@@ -27,18 +24,21 @@ const ADDRESS_BITS: u32 = 64;
 pub fn allocate<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, order: u8, below: Option<Mfn>) -> Option<Mfn> {
     let pv = domain.pv.as_ref()?;
     let max_pages = cx.lock(&domain.memory).0.max_pages();
-    take_pages(pv, 1 << order, max_pages)?;
+    if !pv.pages.take(1 << order, max_pages) {
+        return None;
+    }
     let first = frames::allocate(domain.id, order, below);
     if first.is_none() {
-        pv.pages.fetch_sub(1 << order, Ordering::Relaxed);
+        forget(domain, 1 << order);
     }
     first
 }
 
-/// Counts so many frames more, if there may be.
-fn take_pages(pv: &PvDomain, count: u64, max_pages: u64) -> Option<()> {
-    let more = |pages: u64| pages.checked_add(count).filter(|&pages| pages <= max_pages);
-    pv.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| ())
+/// So many frames of a PV domain's RAM are its own no more.
+pub fn forget(domain: &Domain, count: u64) {
+    if domain.pv.as_ref().is_some_and(|pv| pv.pages.give_back(count).is_err()) {
+        log::error!("({}) a frame was given back that never counted as its own", domain.name);
+    }
 }
 
 /// The frame below which all are whose addresses have so many bits; 0 is no limit.

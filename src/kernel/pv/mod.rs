@@ -38,6 +38,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::AtomicU64;
 
 use machine::pv::Space;
+use model::page::Owned;
 use model::pv::debug::Debug;
 use model::pv::frame::Handler;
 use model::pv::state::{Callbacks, NO_TRAPS, TrapTable};
@@ -58,8 +59,8 @@ pub struct PvDomain {
     pub ports: ports::Ports,
     /// Its page tables, and which of them its virtual CPUs run on.
     pub mmu: Lock<place::PageType, mmu::State>,
-    /// Frames of RAM that it owns. One counts until its last reference is gone.
-    pub pages: AtomicU64,
+    /// Frames of RAM that it owns.
+    pub pages: Owned,
     /// The highest [`crate::domain::Domain::tlb_epoch`] whose flush every CPU has done or will do before it uses a
     /// translation of the domain.
     pub flushed_epoch: AtomicU64,
@@ -75,7 +76,7 @@ impl PvDomain {
             io_memory,
             ports: ports::Ports::new(is_initial),
             mmu: Lock::new(state),
-            pages: AtomicU64::new(0),
+            pages: Owned::new(),
             flushed_epoch: AtomicU64::new(0),
         }
     }

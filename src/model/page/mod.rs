@@ -14,11 +14,13 @@
 
 mod buddy;
 mod kind;
+mod owned;
 mod record;
 mod word;
 
 pub use buddy::{Buddy, Link, Links, MAX_ORDER};
 pub use kind::{Stamp, Type, TypeEffect, TypeRefused, TypeWord};
+pub use owned::{NeverCounted, Owned};
 pub use record::{Frame, FrameLinks};
 pub use word::{CountWord, Effect, Refused};
 

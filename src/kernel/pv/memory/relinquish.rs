@@ -38,6 +38,9 @@ impl Relinquish {
             Self::Vcpus => cx.lock(&domain.memory).0.take_special(),
             _ => Vec::new(),
         };
+        if let Some(pv) = &domain.pv {
+            pv.pages.become_ram(special.len() as u64);
+        }
         let next = with(cx, domain, false, &budget, |session| match self {
             Self::Vcpus => {
                 drop_vcpus(session);

@@ -41,7 +41,7 @@ use model::pv::mmu::{Mmu, Work};
 use sync::Cx;
 use sync::place::{PageType, Root};
 
-use super::PvDomain;
+use super::{PvDomain, memory};
 use crate::domain::{self, Domain};
 use tables::Rest;
 
@@ -167,10 +167,8 @@ fn forget_frames(cx: &mut Cx<'_, Root>, owners: Option<Vec<DomId>>) {
 /// A frame of another domain's was given back by who had mapped it.
 #[cold]
 fn forget_frame(cx: &mut Cx<'_, Root>, owner: DomId) {
-    if let Some(owner) = domain::find(cx, owner)
-        && let Some(pv) = &owner.pv
-    {
-        pv.pages.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+    if let Some(owner) = domain::find(cx, owner) {
+        memory::forget(&owner, 1);
     }
 }
 

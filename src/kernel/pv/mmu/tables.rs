@@ -13,7 +13,7 @@ use model::pv::mmu::{Entries, Memory};
 
 use super::{TablesCx, check};
 use crate::domain::{Domain, flush};
-use crate::pv::PvDomain;
+use crate::pv::{PvDomain, memory};
 
 /// How much a hypercall may still do before it looks for pending work.
 #[derive(Default)]
@@ -124,7 +124,7 @@ impl<'a> Tables<'a> {
     fn give(&mut self, mfn: Mfn, owner: DomId) {
         m2p::set(mfn, m2p::INVALID);
         if owner == self.domain.id {
-            self.pv.pages.fetch_sub(1, Ordering::Relaxed);
+            memory::forget(self.domain, 1);
         } else if self.rest.others.try_reserve(1).is_ok() {
             self.rest.others.push(owner);
         }
