@@ -20,15 +20,19 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
     let count = args[1] & 0xffff_ffff;
     for index in 0..count.min(STEP) {
         let mut call = calls.at(index).read(cx, run)?;
-        let answer = if matches!(call.op, abi::nr::MULTICALL | abi::nr::IRET) {
-            Err(Errno::EINVAL)
-        } else {
-            dispatch(cx, run, call.op, &call.args)
-        };
+        let answer =
+            if call.op == abi::nr::MULTICALL { Err(Errno::EINVAL) } else { dispatch(cx, run, call.op, &call.args) };
         let (result, reschedule) = match answer {
             Ok(Outcome::Done(value)) => (value, false),
             Ok(Outcome::Reschedule(value)) => (value, true),
-            Ok(Outcome::Gone | Outcome::AsIs) => return Ok(Outcome::Gone),
+            Ok(Outcome::Gone) => return Ok(Outcome::Gone),
+            // IRET: the guest is elsewhere, and nothing comes after it. As in Xen its RAX is the result, if that can be
+            // written where the guest is now.
+            Ok(Outcome::AsIs) => {
+                let rax = run.context.regs.rax;
+                let _ = result_of(calls, index).write(cx, run, &rax);
+                return Ok(Outcome::AsIs);
+            }
             // The call goes on in its own entry, and the multicall from there.
             Ok(Outcome::Again(rest)) => {
                 call.args = rest;
@@ -37,13 +41,18 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             }
             Err(errno) => (errno.to_rax(), false),
         };
-        GuestPtr::<u64>::new(calls.at(index).field(offset_of!(MulticallEntry, result))).write(cx, run, &result)?;
+        result_of(calls, index).write(cx, run, &result)?;
         if reschedule {
             let rest = again(args, index + 1, count);
             return Ok(if index + 1 == count { Outcome::Reschedule(0) } else { rest });
         }
     }
     if count <= STEP { Ok(Outcome::DONE) } else { Ok(again(args, STEP, count)) }
+}
+
+/// Where the result of a call goes.
+fn result_of(calls: GuestPtr<MulticallEntry>, index: u64) -> GuestPtr<u64> {
+    GuestPtr::new(calls.at(index).field(offset_of!(MulticallEntry, result)))
 }
 
 fn again(args: &Args, done: u64, count: u64) -> Outcome {

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use abi::vcpu::VCPUOP_SEND_NMI;
+use abi::xen::MulticallEntry;
 use abi::{Errno, nr};
 use guest::check::{equal, fails, zero};
 use guest::hypercall::{self, Ret};
@@ -22,6 +23,7 @@ pub fn run(_boot: &Boot) {
     software_interrupts();
     single_step();
     nmi();
+    return_in_multicall();
     trap_table();
     let ready = user::init();
     zero(ready, "the user's page tables are built and loaded");
@@ -166,6 +168,46 @@ fn nmi() {
     fails(send(4096, 0), Errno::ENOENT, "an NMI to no vCPU is ENOENT");
     zero(traps::unregister(kind::NMI), "the NMI callback can be unregistered");
     zero(traps::register(kind::NMI, 0, traps::callback(kind::NMI)), "and registered again");
+}
+
+/// IRET as the first of two calls of a multicall: the kernel goes on where it leads, and the second is not made.
+fn return_in_multicall() {
+    let call = |op| MulticallEntry { op, result: 0x7777, args: [0; 6] };
+    let mut list = [call(nr::IRET), call(nr::XEN_VERSION)];
+    let rax: u64;
+    // SAFETY: the frame leads to the label at the end, with the stack as it was; without the IRET it is let go of.
+    unsafe {
+        asm!(
+            "mov r12, rsp",
+            "push {ss}",
+            "push r12",
+            "pushfq",
+            "and qword ptr [rsp], -0x201",
+            "push {cs}",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "push 0",
+            "push 0x33",
+            "push 0x22",
+            "push 0x4242",
+            "mov eax, {multicall}",
+            "syscall",
+            "mov rsp, r12",
+            "2:",
+            ss = in(reg) u64::from(traps::FLAT_SS),
+            cs = in(reg) u64::from(traps::KERNEL_CS & !3),
+            multicall = const nr::MULTICALL,
+            in("rdi") list.as_mut_ptr(),
+            in("rsi") 2,
+            out("rax") rax,
+            out("rcx") _,
+            out("r11") _,
+            out("r12") _,
+        );
+    }
+    equal(rax, 0x4242, "IRET within a multicall restores the registers");
+    let results = [0, 1].map(|n: u64| mem::read::<MulticallEntry>(list.as_ptr() as u64 + n * 64).result);
+    check!(results == [0x4242, 0x7777], "its result is RAX, and no call comes after it"; "{:x?}", results);
 }
 
 fn trap_table() {
