@@ -7,6 +7,7 @@ extern crate alloc;
 mod blocking;
 pub mod boot;
 mod builder;
+mod caches;
 mod console;
 mod domain;
 mod events;

@@ -15,7 +15,7 @@ use sync::place::Root;
 use crate::domain::{Context, Domain, Info, Vcpu, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
-use crate::{blocking, console, pv, runstate, sched, time};
+use crate::{blocking, caches, console, pv, runstate, sched, time};
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +129,9 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
             blocking::timer(cx, key, kind);
         }
         console::poll(cx);
+    }
+    if what & pending::KICK != 0 {
+        caches::serve();
     }
     if what & pending::CONSOLE != 0 {
         console::input(cx);

@@ -2,6 +2,7 @@
 
 use abi::errno::Errno;
 use abi::hvm_op::*;
+use abi::hvm_params::HVM_NR_PARAMS;
 use model::addr::Gfn;
 use sync::Cx;
 use sync::place::Root;
@@ -14,6 +15,9 @@ use crate::time;
 
 /// `HVMOP_*`: `args[0]` the command, `args[1]` its argument.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
+    if run.is_pv() {
+        of_hvm_only(cx, run, args)?;
+    }
     match command(args) {
         HVMOP_SET_PARAM => params::set(cx, run, args[1]),
         HVMOP_GET_PARAM => params::get(cx, run, args[1]),
@@ -37,6 +41,25 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         // Among them the per-vCPU upcall vector, which CPUID does not advertise.
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// `EINVAL` for what only a translated domain has, but first what Xen finds wrong before it looks for that.
+fn of_hvm_only(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Result<(), Errno> {
+    match command(args) {
+        HVMOP_SET_PARAM | HVMOP_GET_PARAM => {
+            let arg = GuestPtr::<HvmParam>::new(args[1]).read(cx, run)?;
+            if arg.index < HVM_NR_PARAMS {
+                domain::own_from_guest(cx, &run.domain, arg.domid)?;
+            }
+        }
+        HVMOP_GET_MEM_TYPE => {
+            let arg = GuestPtr::<GetMemType>::new(args[1]).read(cx, run)?;
+            domain::own_from_guest(cx, &run.domain, arg.domid)?;
+        }
+        HVMOP_FLUSH_TLBS | HVMOP_SET_EVTCHN_UPCALL_VECTOR => {}
+        _ => return Ok(()),
+    }
+    Err(Errno::EINVAL)
 }
 
 /// What there is at a guest frame, as far as a guest is told: memory, or a device's registers.

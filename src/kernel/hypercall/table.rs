@@ -23,13 +23,11 @@ pub struct Entry {
 pub enum Guests {
     /// PV alone.
     Pv,
-    /// PVH and HVM alone.
-    Hvm,
     /// Both.
     All,
 }
 
-use Guests::{All, Hvm, Pv};
+use Guests::{All, Pv};
 
 const fn entry(number: u64, name: &'static str, guests: Guests, handler: Handler) -> Entry {
     Entry { number, name, guests, handler }
@@ -65,7 +63,7 @@ pub const TABLE: &[Entry] = &[
     entry(nr::CALLBACK_OP, "callback_op", Pv, calls::callback_op),
     entry(nr::EVENT_CHANNEL_OP, "event_channel_op", All, evtchn::op),
     entry(nr::PHYSDEV_OP, "physdev_op", Pv, physdev::op),
-    entry(nr::HVM_OP, "hvm_op", Hvm, hvm::op),
+    entry(nr::HVM_OP, "hvm_op", All, hvm::op),
 ];
 
 /// One more than the highest number that can be in the table.

@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use abi::pv_start::StartInfo;
 use machine::mem::{PinnedFrame, frames, m2p};
@@ -92,6 +93,7 @@ pub fn prepare(cx: &mut Cx<'_, Root>, source: &Modules, kernel: Arc<Kernel>) -> 
     let pv = PvDomain::new(space, is_initial, rights);
     let domain = builder::make_domain(cx, source, id, memory, Some(pv))?;
     domain.shared.mask_upcalls();
+    domain.assists.store(start.assists, Ordering::Relaxed);
     Ok(Plan { domain, kernel, work: work_of(&start), start, frames: Numbering::new() })
 }
 

@@ -19,7 +19,7 @@ use sync::place::Root;
 
 use super::exit::{give_page_fault, trap};
 use super::quick::{FORCED_CPUID, set_pair};
-use super::{calls, events, mmu, msr, operands, ports, quick};
+use super::{calls, events, is_initial, mmu, msr, operands, ports, quick};
 use crate::blocking;
 use crate::domain::life::Death;
 use crate::guest_memory::{copy_in_part, window};
@@ -340,7 +340,7 @@ fn invlpg(run: &Running, offset: u64, segment: SegmentName) {
 
 /// WBINVD: only a domain with devices has anything to write back.
 fn write_back(run: &Running) {
-    if run.domain.pv.as_ref().is_some_and(|pv| pv.is_initial) {
+    if is_initial(run) {
         cpu::write_back_caches();
     }
 }

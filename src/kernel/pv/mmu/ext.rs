@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use abi::errno::Errno;
 use abi::xen::*;
 use machine::mem::PinnedFrame;
-use machine::pv;
 use machine::virt::Virt;
+use machine::{cpu, pv};
 use model::addr::{Mfn, PAGE_SIZE};
 use model::pv::mmu::{Mmu, Stop};
 use sync::Cx;
@@ -15,9 +15,11 @@ use sync::place::Root;
 use super::batch::{Batch, Owner, is_single};
 use super::va::{flush_mask, is_guests};
 use super::{Session, Tables, base, descriptors, with};
+use crate::caches;
 use crate::domain::{Domain, flush};
 use crate::guest_memory;
 use crate::hypercall::{Answer, Args, Outcome};
+use crate::pv::is_initial;
 use crate::run::Running;
 
 /// `mmuext_op`: `args[1]` operations from the list at `args[0]`, the number of those done to `args[2]`, on frames of
@@ -133,8 +135,11 @@ fn flush_op(cx: &mut Cx<'_, Root>, run: &mut Running, op: MmuextOp) -> Result<()
         MMUEXT_INVLPG_MULTI if is_guests(op.arg1) => flush_mask(cx, run, op.arg2).map_err(|_| Errno::EINVAL)?,
         // Nobody's page is there.
         MMUEXT_INVLPG_ALL | MMUEXT_INVLPG_MULTI => {}
-        // No domain has memory that processors do not keep coherent.
-        _ => return Err(Errno::EACCES),
+        // Who has no devices has no memory that processors do not keep coherent.
+        MMUEXT_FLUSH_CACHE if is_initial(run) => cpu::write_back_caches(),
+        MMUEXT_FLUSH_CACHE_GLOBAL if is_initial(run) => caches::write_back_everywhere(),
+        MMUEXT_FLUSH_CACHE => return Err(Errno::EACCES),
+        _ => return Err(Errno::EINVAL),
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ use abi::pv_start::{MAX_GUEST_CMDLINE, StartInfo};
 use abi::xen::{SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED};
 
 const MAGIC: &[u8] = b"xen-3.0-x86_64";
+/// What Xen's builder of the initial domain writes where the kernel's note of the PAE mode says anything.
+const MAGIC_PAE: &[u8] = b"xen-3.0-x86_64p";
 
 /// A ring that a guest shares with its other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +39,11 @@ impl Start {
         let by_pfn = ramdisk.is_some() && !is_mapped;
         let mut flags = if guest.is_initial { SIF_PRIVILEGED | SIF_INITDOMAIN } else { 0 };
         flags |= if by_pfn { SIF_MOD_START_PFN } else { 0 };
+        let is_pae = guest.is_initial
+            && guest.kernel.notes.pae_mode.as_deref().is_some_and(|mode| mode == "yes" || mode.contains("bimodal"));
         let apart = layout.p2m_apart.filter(|frames| frames.count > 0);
         StartInfo {
-            magic: text(MAGIC),
+            magic: text(if is_pae { MAGIC_PAE } else { MAGIC }),
             nr_pages: layout.nr_pages,
             shared_info: shared.shared_info.raw(),
             flags,

@@ -24,6 +24,7 @@ use crate::addr::{GuestPhys, PAGE_SIZE, Pfn};
 use crate::image::Elf;
 use crate::regs::{Regs, Rflags};
 use abi::pv_vcpu::{FLAT_KERNEL_CS64, FLAT_KERNEL_SS64};
+use abi::xen::VMASST_TYPE_PAE_EXTENDED_CR3;
 use alloc::vec::Vec;
 
 /// What a PV guest is made of.
@@ -52,6 +53,8 @@ pub struct Start {
     pub hypercall_page: Option<Pfn>,
     /// How virtual CPU 0 starts: in 64-bit mode, with DS, ES, FS and GS null. CR3 is [`Layout::root`].
     pub registers: Regs,
+    /// `VMASST_TYPE_*` that are enabled from the start, as bits.
+    pub assists: u64,
 }
 
 impl Start {
@@ -89,8 +92,14 @@ impl Start {
             rsi: layout.address(layout.start_info).raw(),
             ..Regs::default()
         };
-        Ok(Self { layout, copies, hypercall_page, registers })
+        Ok(Self { layout, copies, hypercall_page, registers, assists: assists(guest) })
     }
+}
+
+/// As in Xen, whose builder of the initial domain heeds this note of 64-bit kernels too, and whose toolstack does not.
+fn assists(guest: &Guest<'_>) -> u64 {
+    let is_extended = guest.is_initial && guest.kernel.notes.pae_mode.as_deref() == Some("yes");
+    if is_extended { 1 << VMASST_TYPE_PAE_EXTENDED_CR3 } else { 0 }
 }
 
 /// Where frame 0 is mapped.

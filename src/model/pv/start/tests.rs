@@ -322,3 +322,25 @@ proptest! {
         let _ = Start::build(&Guest { ramdisk_len, ..guest(&kernel, pages % (1 << 20)) });
     }
 }
+
+#[test]
+fn the_initial_domains_note_of_the_pae_mode_is_heeded() {
+    let extended = 1 << abi::xen::VMASST_TYPE_PAE_EXTENDED_CR3;
+    for (mode, is_initial, assists, magic) in [
+        (None, true, 0, "xen-3.0-x86_64"),
+        (Some("yes"), true, extended, "xen-3.0-x86_64p"),
+        (Some("bimodal"), true, 0, "xen-3.0-x86_64p"),
+        (Some("no"), true, 0, "xen-3.0-x86_64"),
+        (Some("yes"), false, 0, "xen-3.0-x86_64"),
+    ] {
+        let mut kernel = linux();
+        kernel.notes.pae_mode = mode.map(String::from);
+        let guest = Guest { is_initial, ..guest(&kernel, 256 * MIB) };
+        let start = Start::build(&guest).expect("a kernel like Debian's");
+        let none = Ring { mfn: Mfn::new(0), port: None };
+        let shared = Shared { shared_info: MachineAddr::new(0x1000), store: none, console: none };
+        let info = start.start_info(&guest, &shared);
+        let written = info.magic.split(|&byte| byte == 0).next().expect("a text");
+        assert_eq!((start.assists, written), (assists, magic.as_bytes()), "{mode:?} {is_initial}");
+    }
+}

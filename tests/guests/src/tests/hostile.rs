@@ -60,9 +60,7 @@ pub fn run(boot: &Boot) {
             if guest::pv::is_initial() && *name == "xen_version(build_id)" && address == 0 {
                 continue;
             }
-            // Some have hvm_op for PV guests, some not.
-            let want = if guest::pv::is_pv() && *number == nr::HVM_OP { AnyError } else { *want };
-            bad += u32::from(!holds(name, how, *number, *args, (*pointer, address), want));
+            bad += u32::from(!holds(name, how, *number, *args, (*pointer, address), *want));
         }
         check!(bad == 0, "{}: a bad pointer never succeeds", name; "{} of {} did", bad, pointers.len());
     }

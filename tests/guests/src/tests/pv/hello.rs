@@ -1,8 +1,9 @@
 //! What a PV guest finds at its start (`xen.h`, start-of-day memory layout), the P2M and M2P, CPUID, features.
 
+use abi::hvm_op::*;
 use abi::version::*;
-use abi::{cpuid as leaves, features, nr, xen};
-use guest::check::{equal, zero};
+use abi::{Errno, cpuid as leaves, features, nr, xen};
+use guest::check::{equal, fails, zero};
 use guest::interrupts::Fault;
 use guest::pv::{self, mmu};
 use guest::start::Boot;
@@ -18,6 +19,7 @@ pub fn run(boot: &Boot) {
     shared_page();
     cpuid();
     version();
+    hvm_calls();
     by_page();
     console_io();
 }
@@ -28,7 +30,8 @@ fn start_info(addr: u64, info: &pv::StartInfo) {
     println!("start: {} at {:#x}, {} pages, flags {:#x}", magic, addr, info.nr_pages, info.flags);
     println!("start: tables {:#x} + {} list {:#x}", info.pt_base, info.nr_pt_frames, info.mfn_list);
     // Xen's builder of the initial domain adds a "p" if the kernel's note speaks of PAE.
-    check!(magic.starts_with("xen-3.0-x86_64"), "the start info's magic is xen-3.0-x86_64"; "{}", magic);
+    let wanted = if pv::is_initial() { "xen-3.0-x86_64p" } else { "xen-3.0-x86_64" };
+    check!(magic == wanted, "the start info's magic is {}", wanted; "{}", magic);
     check!(info.nr_pages >= 4096, "the domain has pages"; "{}", info.nr_pages);
     check!(info.shared_info != 0 && info.shared_info.is_multiple_of(4096), "the shared page has an address"; "{:#x}", info.shared_info);
     let privileged = info.flags & (xen::SIF_PRIVILEGED | xen::SIF_INITDOMAIN);
@@ -162,7 +165,41 @@ fn version() {
     ] {
         check!(!has(bit), "the feature {} is not there", name; "{:#x}", info.submap);
     }
+    // The kernel's note of the PAE mode says yes, which only Xen's builder of the initial domain heeds in 64-bit ones.
+    check!(has(features::XENFEAT_PAE_PGDIR_ABOVE_4GB) == pv::is_initial(),
+        "the feature pae_pgdir_above_4gb is the initial domain's from the start"; "{:#x}", info.submap);
     check!(has(features::XENFEAT_DOM0) == pv::is_initial(), "the feature dom0 is the initial domain's alone"; "{:#x}", info.submap);
+}
+
+/// `hvm_op` of a domain that is none of its kind.
+fn hvm_calls() {
+    let op = |op: u32, arg: u64| hypercall::call(nr::HVM_OP, [op.into(), arg, 0, 0, 0]);
+    let param =
+        |number: u32, domid, index| hypercall::op(nr::HVM_OP, number, &mut HvmParam { domid, pad: 0, index, value: 0 });
+    for (number, name) in [(HVMOP_SET_PARAM, "HVMOP_set_param"), (HVMOP_GET_PARAM, "HVMOP_get_param")] {
+        fails(param(number, xen::DOMID_SELF, 0), Errno::EINVAL, name);
+        fails(param(number, 0x6123, 0), Errno::ESRCH, name);
+        fails(param(number, 0x6123, 39), Errno::EINVAL, name);
+        fails(op(number, 0xffff_8300_0000_0000), Errno::EFAULT, name);
+    }
+    fails(op(HVMOP_FLUSH_TLBS, 0), Errno::EINVAL, "HVMOP_flush_tlbs is EINVAL");
+    fails(op(HVMOP_SET_EVTCHN_UPCALL_VECTOR, 0), Errno::EINVAL, "HVMOP_set_evtchn_upcall_vector is EINVAL");
+    let kind = |domid| {
+        let mut arg = GetMemType { domid, mem_type: 99, pad: [0; 2], pfn: 0 };
+        hypercall::op(nr::HVM_OP, HVMOP_GET_MEM_TYPE, &mut arg)
+    };
+    fails(kind(xen::DOMID_SELF), Errno::EINVAL, "HVMOP_get_mem_type is EINVAL");
+    fails(kind(0x6123), Errno::ESRCH, "of no domain it is ESRCH");
+    let mut dying = PagetableDying { domid: xen::DOMID_SELF, pad: [0; 3], gpa: 0 };
+    fails(
+        hypercall::op(nr::HVM_OP, HVMOP_PAGETABLE_DYING, &mut dying),
+        Errno::EINVAL,
+        "HVMOP_pagetable_dying is EINVAL",
+    );
+    let mut time = GetTime { now: 0 };
+    zero(hypercall::op(nr::HVM_OP, HVMOP_GET_TIME, &mut time), "HVMOP_get_time succeeds");
+    zero(op(HVMOP_GUEST_REQUEST_VM_EVENT, 0), "a request of a monitor's event succeeds");
+    fails(op(99, 0), Errno::ENOSYS, "an unknown hvm_op is ENOSYS");
 }
 
 fn by_page() {
