@@ -11,13 +11,14 @@ const IMAGE: &str = "build/guest";
 const BEDS: [Bed; 4] = [Bed::QemuNoSvm, Bed::BochsSkylake, Bed::BochsSvm, Bed::QemuSvm];
 
 /// What a guest is asked, its virtual CPUs, and on how many of the beds.
-const QUESTIONS: [(&str, u32, usize); 10] = [
+const QUESTIONS: [(&str, u32, usize); 11] = [
     ("pv-hello", 1, 4),
     ("pv-traps", 1, 4),
     ("pv-mmu", 1, 4),
     ("pv-priv", 1, 3),
     ("pv-memory", 1, 2),
     ("pv-vcpu", 4, 4),
+    ("pv-failsafe", 2, 2),
     ("pv-hostile", 1, 2),
     ("events", 1, 2),
     ("hostile", 1, 2),
@@ -36,7 +37,7 @@ const ENDS: [(&str, &str); 7] = [
 ];
 
 /// Questions that the initial domain is asked as well.
-const INITIAL: [(&str, u32); 4] = [("pv-hello", 1), ("pv-priv", 1), ("pv-memory", 1), ("pv-hostile", 1)];
+const INITIAL: [(&str, u32); 5] = [("pv-hello", 1), ("pv-mmu", 1), ("pv-priv", 1), ("pv-memory", 1), ("pv-hostile", 1)];
 
 /// All of them.
 pub fn cases() -> Vec<Case> {

@@ -27,6 +27,8 @@ const ENDS: [&str; 7] =
 pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = PV.iter().map(|(test, vcpus)| case(test, *vcpus, Bed::QemuNoSvm)).collect();
     all.push(case("pv-traps", 1, Bed::BochsSkylake));
+    // Two virtual CPUs that take turns.
+    all.push(case("pv-failsafe", 2, Bed::QemuNoSvm).cpus(1));
     all.extend([Bed::BochsSkylake, Bed::BochsSvm].map(pvh_answers));
     all.extend(
         ENDS.map(|test| boot(test, 1, Bed::QemuNoSvm).anybody_says(&["Domain 0 * crashed", "Hardware Dom0 crashed"])),

@@ -102,16 +102,16 @@ pv_stubs:
     callback pv_syscall32, 0xf6
     callback pv_sysenter, 0xf7
 
-# Below RCX and R11 lie DS, ES, FS and GS.
+# Above RCX and R11 lie DS, ES, FS and GS.
     .balign 16
     .global pv_failsafe
 pv_failsafe:
+    popq %rcx
+    popq %r11
     popq pv_failsafe_selectors
     popq pv_failsafe_selectors + 8
     popq pv_failsafe_selectors + 16
     popq pv_failsafe_selectors + 24
-    popq %rcx
-    popq %r11
     pushq $0
     pushq $0xf4
     jmp pv_common

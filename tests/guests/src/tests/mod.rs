@@ -36,6 +36,7 @@ pub const ALL: &[Test] = &[
     ("pv-priv", |boot| pv::only(boot, pv::privileged::run)),
     ("pv-memory", |boot| pv::only(boot, pv::memory::run)),
     ("pv-vcpu", |boot| pv::only(boot, pv::vcpu::run)),
+    ("pv-failsafe", |boot| pv::only(boot, pv::failsafe::run)),
     ("pv-hostile", |boot| pv::only(boot, pv::hostile::run)),
     ("pv-die-trap", |boot| pv::only(boot, pv::die::trap)),
     ("pv-die-stack", |boot| pv::only(boot, pv::die::stack)),

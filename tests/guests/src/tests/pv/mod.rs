@@ -5,6 +5,7 @@ use guest::{check, pv};
 
 pub mod cost;
 pub mod die;
+pub mod failsafe;
 pub mod hello;
 pub mod hostile;
 pub mod memory;
