@@ -85,10 +85,18 @@ fn tests(with_host: bool, words: &[String]) -> ExitCode {
 
 fn matrix(words: &[String]) -> ExitCode {
     let mut count = Count::default();
-    let cases = picked(linux::matrix().iter().map(linux::Combination::case).collect(), words);
-    report::run_all(&spread(cases), &mut count, |outcomes| {
-        if let Err(error) = table::write(outcomes) {
-            eprintln!("the table cannot be written: {error}");
+    let mut record = table::Record::read();
+    let mut cases = picked(linux::matrix().iter().map(linux::Combination::case).collect(), words);
+    if words.is_empty() && record.len() > 0 {
+        cases.retain(|case| !record.has(&case.name));
+        println!("-- {} passed before and are left out; delete {} to begin anew", record.len(), table::RECORD);
+        if cases.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+    }
+    report::run_all(&spread(cases), &mut count, |outcome| {
+        if let Err(error) = record.note(outcome) {
+            eprintln!("the record of the matrix cannot be written: {error}");
         }
     });
     println!("-- the table is in {}", table::FILE);

@@ -47,21 +47,19 @@ fn log_of(name: &str) -> String {
     run::folder(name).join("serial.log").display().to_string()
 }
 
-/// Runs the cases, two at a time, the lines in the order in which they end; after each, `ended`
-/// gets all outcomes so far.
-pub fn run_all(cases: &[Case], count: &mut Count, ended: impl FnMut(&[Outcome]) + Send) {
+/// Runs the cases, two at a time, the lines in the order in which they end; `ended` gets the outcome of each.
+pub fn run_all(cases: &[Case], count: &mut Count, ended: impl FnMut(&Outcome) + Send) {
     let next = AtomicUsize::new(0);
-    let results = Mutex::new((count, Vec::new(), ended));
+    let results = Mutex::new((count, ended));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = run::run(case);
                     let mut results = results.lock().expect("no thread panics while it prints");
-                    let (count, outcomes, ended) = &mut *results;
+                    let (count, ended) = &mut *results;
                     count.note(&outcome);
-                    outcomes.push(outcome);
-                    ended(outcomes);
+                    ended(&outcome);
                 }
             });
         }
