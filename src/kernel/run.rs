@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use machine::irq::{self, pending};
 use machine::percpu::this_cpu;
@@ -12,7 +13,7 @@ use model::sched::Decision;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::domain::{Context, Domain, Info, Vcpu, flush, life};
+use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
 use crate::{blocking, caches, console, pv, runstate, sched, time};
@@ -139,22 +140,17 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
     }
 }
 
-/// One stay in the guest.
+/// Some stays in the guest.
 #[inline]
 fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if core::mem::take(&mut run.context.is_polling) {
         blocking::end_poll(cx, run);
     }
-    if run.is_pv() {
-        return pv::stay::step(cx, run);
+    // One that is down and was woken is told so; one that goes down asks the scheduler.
+    if !run.vcpu().is_up.load(Ordering::Relaxed) {
+        run.vcpu().note(attention::START);
     }
-    if hvm::events::prepare(cx, run) == Next::Schedule {
-        return Next::Schedule;
-    }
-    begin_stay(run);
-    let exit = run.context.hw.run(&mut run.context.regs);
-    run.here.visits.left();
-    hvm::exit::handle(cx, run, exit)
+    if run.is_pv() { pv::stay::step(cx, run) } else { hvm::step(cx, run) }
 }
 
 /// This CPU enters the guest, or copies on its behalf, with translations that are of its memory as it is.

@@ -49,7 +49,8 @@ impl Vendor {
     }
 }
 
-/// A virtual CPU in the hardware's hands.
+/// A virtual CPU in the hardware's hands. The tag is a byte of its own, so that telling them apart is one comparison.
+#[repr(u8)]
 pub enum HwVcpu {
     /// VT-x.
     Vmx(vmx::Vcpu),
@@ -182,5 +183,13 @@ impl Virt for HwVcpu {
     }
     fn cpl(&self) -> u8 {
         each!(self, vcpu => vcpu.cpl())
+    }
+    #[inline]
+    fn is_long(&self) -> bool {
+        each!(self, vcpu => vcpu.is_long())
+    }
+    #[inline]
+    fn is_long_kernel(&self) -> bool {
+        each!(self, vcpu => vcpu.is_long_kernel())
     }
 }

@@ -114,6 +114,15 @@ pub trait Virt: Sized {
 
     /// Current privilege level.
     fn cpl(&self) -> u8;
+
+    /// Whether the guest is in long mode (EFER.LMA).
+    fn is_long(&self) -> bool;
+
+    /// Whether its kernel runs, in long mode: who makes 64-bit hypercalls.
+    #[inline]
+    fn is_long_kernel(&self) -> bool {
+        self.cpl() == 0 && self.is_long()
+    }
 }
 
 /// Why this machine cannot run PVH and HVM guests.

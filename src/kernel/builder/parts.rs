@@ -183,6 +183,7 @@ fn make_vcpu(
         context: Lock::new(Some(alloc::boxed::Box::new(context))),
         attention: AtomicU32::new(0),
         is_up: AtomicBool::new(false),
+        apic_is_on: AtomicBool::new(true),
         tsc_offset: AtomicU64::new(0),
         exits: AtomicU32::new(0),
     })

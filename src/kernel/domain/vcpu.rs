@@ -48,6 +48,8 @@ pub struct Vcpu {
     pub is_up: AtomicBool,
     /// What the guest reads of the TSC beyond the host's, for the CPU on which its APIC timer fires.
     pub tsc_offset: AtomicU64,
+    /// IA32_APIC_BASE has its local APIC on. Only its own CPU writes it.
+    pub apic_is_on: AtomicBool,
     /// Exits so far.
     pub exits: AtomicU32,
 }

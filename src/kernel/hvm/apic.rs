@@ -1,6 +1,7 @@
 //! A virtual CPU's local APIC: accesses of the guest, interrupts to and from other virtual CPUs, its timer.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use machine::cpu;
 use machine::virt::Virt;
@@ -20,11 +21,6 @@ use crate::{sched, time};
 
 fn now(run: &Running) -> Now {
     Now { ns: time::now(), tsc: cpu::rdtsc().wrapping_add(run.context.tsc_offset) }
-}
-
-/// Whether IA32_APIC_BASE has it on.
-pub fn is_on(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
-    cx.lock(&run.vcpu().state).0.lapic.mode() != Mode::Disabled
 }
 
 /// Where in the register page an address is, in xAPIC mode.
@@ -49,13 +45,14 @@ pub fn write_page(cx: &mut Cx<'_, Root>, run: &mut Running, offset: u16, len: us
 
 /// Reads an MSR of the local APIC.
 pub fn read_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed) -> Result<u64, Fault> {
-    let now = now(run);
-    sync_cr8(cx, run);
-    let (state, _) = cx.lock(&run.vcpu().state);
     match what {
-        Managed::TscDeadline => Ok(state.lapic.tsc_deadline()),
-        Managed::ApicBase => Ok(state.lapic.apic_base()),
-        Managed::X2apic(register) => state.lapic.read_msr(0x800 + register, now).map_err(|_| Fault),
+        Managed::TscDeadline => Ok(cx.lock(&run.vcpu().state).0.lapic.tsc_deadline()),
+        Managed::ApicBase => Ok(cx.lock(&run.vcpu().state).0.lapic.apic_base()),
+        Managed::X2apic(register) => {
+            let now = now(run);
+            sync_cr8(cx, run);
+            cx.lock(&run.vcpu().state).0.lapic.read_msr(0x800 + register, now).map_err(|_| Fault)
+        }
         _ => Err(Fault),
     }
 }
@@ -73,6 +70,7 @@ pub fn write_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed, value:
             }
             Managed::ApicBase => {
                 state.lapic.set_apic_base(value).map_err(|_| Fault)?;
+                run.vcpu().apic_is_on.store(state.lapic.mode() != Mode::Disabled, Ordering::Relaxed);
                 Effect::None
             }
             Managed::X2apic(register) => state.lapic.write_msr(0x800 + register, value, now).map_err(|_| Fault)?,

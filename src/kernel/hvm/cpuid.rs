@@ -1,22 +1,23 @@
 //! CPUID, by the domain's policy.
 
-use machine::virt::{GuestMsr, Virt};
+use core::sync::atomic::Ordering;
+
+use machine::virt::Virt;
 use model::policy::Dynamic;
-use model::regs::Efer;
 use sync::Cx;
 use sync::place::Root;
 
 use crate::run::{Next, Running};
 
 /// CPUID of the leaf in EAX and the subleaf in ECX.
-pub fn execute(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+pub fn execute(_: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     let (leaf, subleaf) = (run.context.regs.rax as u32, run.context.regs.rcx as u32);
     let now = Dynamic {
         vcpu: run.id,
         cr4: run.context.hw.cr(4),
         xcr0: run.context.extended.xcr0(),
-        apic_enabled: super::apic::is_on(cx, run),
-        is_long: run.context.hw.msr(GuestMsr::Efer) & Efer::LMA.bits() != 0,
+        apic_enabled: run.vcpu().apic_is_on.load(Ordering::Relaxed),
+        is_long: run.context.hw.is_long(),
     };
     let [eax, ebx, ecx, edx] = run.domain.cpuid.query(leaf, subleaf, &now);
     let context = &mut *run.context;

@@ -34,12 +34,12 @@ pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if vcpu.attention.load(Ordering::Relaxed) != 0 {
         noted = vcpu.attention.swap(0, Ordering::Acquire); // pairs with `Vcpu::note`
     }
-    let is_told = noted & attention::START != 0 || !vcpu.is_up.load(Ordering::Relaxed);
-    if noted & attention::SCHEDULE != 0 || (is_told && !updown::apply(cx, run)) {
-        // What it was told to do, it was told in vain only if it has done it.
-        let kept =
-            if noted & attention::SCHEDULE != 0 { noted & !attention::SCHEDULE } else { noted & !attention::START };
-        run.vcpu().note(kept);
+    if noted & attention::SCHEDULE != 0 {
+        run.vcpu().note(noted & !attention::SCHEDULE);
+        return Next::Schedule;
+    }
+    if noted & attention::START != 0 && !updown::apply(cx, run) {
+        run.vcpu().note(noted & !attention::START);
         return Next::Schedule;
     }
     let has_upcall = has_upcall(run);

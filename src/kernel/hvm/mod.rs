@@ -9,3 +9,26 @@ pub mod exit;
 mod io;
 mod msr;
 pub mod startup;
+
+use machine::virt::Virt;
+use sync::Cx;
+use sync::place::Root;
+
+use crate::run::{Next, Running, begin_stay};
+
+/// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
+#[inline(never)]
+pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    loop {
+        if events::prepare(cx, run) == Next::Schedule {
+            return Next::Schedule;
+        }
+        begin_stay(run);
+        let exit = run.context.hw.run(&mut run.context.regs);
+        run.here.visits.left();
+        let next = exit::handle(cx, run, exit);
+        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
+            return next;
+        }
+    }
+}

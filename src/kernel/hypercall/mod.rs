@@ -17,8 +17,8 @@ pub mod vcpu;
 pub mod version;
 
 use abi::errno::Errno;
-use machine::virt::{GuestMsr, Virt};
-use model::regs::{Efer, Regs};
+use machine::virt::Virt;
+use model::regs::Regs;
 use sync::Cx;
 use sync::place::Root;
 
@@ -54,28 +54,34 @@ pub type Answer = Result<Outcome, Errno>;
 pub type Handler = fn(&mut Cx<'_, Root>, &mut Running, &Args) -> Answer;
 
 /// A hypercall by the running virtual CPU, whose instruction has `len` bytes.
+#[inline]
 pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
-    if !is_64_bit(run) {
-        return enter_32(cx, run, len);
+    if !run.context.hw.is_long_kernel() {
+        return enter_otherwise(cx, run, len);
     }
     let regs = &run.context.regs;
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     run.context.hypercalls.add(number, args[0]);
-    let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { dispatch(cx, run, number, &args) };
-    if let Ok(Outcome::Again(args)) = answer {
-        set_args(&mut run.context.regs, args);
-        return Next::Enter;
+    match dispatch(cx, run, number, &args) {
+        Ok(Outcome::Again(args)) => {
+            set_args(&mut run.context.regs, args);
+            Next::Enter
+        }
+        answer => finish(run, answer, len),
     }
-    finish(run, answer, len)
 }
 
-/// The same by 32-bit code.
-fn enter_32(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+/// The same by 32-bit code, or by user mode, which is refused.
+#[cold]
+fn enter_otherwise(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+    if run.context.hw.cpl() != 0 {
+        return finish(run, Err(Errno::EPERM), len);
+    }
     let number = run.context.regs.rax & 0xffff_ffff;
     let args = compat::args(&run.context.regs);
     run.context.hypercalls.add(number, args[0]);
-    let answer = if run.context.hw.cpl() != 0 { Err(Errno::EPERM) } else { compat::dispatch(cx, run, number, &args) };
+    let answer = compat::dispatch(cx, run, number, &args);
     if let Ok(Outcome::Again(args)) = answer {
         compat::set_args(&mut run.context.regs, args);
         return Next::Enter;
@@ -97,21 +103,28 @@ fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) 
     (entry.handler)(cx, run, args)
 }
 
-/// Whether the caller is in long mode. 32-bit code of a 64-bit kernel is not told from 64-bit code.
 #[inline]
-pub fn is_64_bit(run: &Running) -> bool {
-    run.context.hw.msr(GuestMsr::Efer) & Efer::LMA.bits() != 0
+fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
+    match answer {
+        Ok(Outcome::Done(value)) => finish_with(run, value, len, Next::Enter),
+        answer => finish_otherwise(run, answer, len),
+    }
 }
 
-fn finish(run: &mut Running, answer: Answer, len: u8) -> Next {
+#[inline(never)]
+fn finish_otherwise(run: &mut Running, answer: Answer, len: u8) -> Next {
+    match answer {
+        Ok(Outcome::Done(value)) => finish_with(run, value, len, Next::Enter),
+        Ok(Outcome::Reschedule(value)) => finish_with(run, value, len, Next::Schedule),
+        Ok(Outcome::AsIs | Outcome::Again(_)) => Next::Enter,
+        Ok(Outcome::Gone) => Next::Schedule,
+        Err(errno) => finish_with(run, errno.to_rax(), len, Next::Enter),
+    }
+}
+
+#[inline]
+fn finish_with(run: &mut Running, value: u64, len: u8, next: Next) -> Next {
     let context = &mut *run.context;
-    let (value, next) = match answer {
-        Ok(Outcome::Done(value)) => (value, Next::Enter),
-        Ok(Outcome::Reschedule(value)) => (value, Next::Schedule),
-        Ok(Outcome::AsIs | Outcome::Again(_)) => return Next::Enter,
-        Ok(Outcome::Gone) => return Next::Schedule,
-        Err(errno) => (errno.to_rax(), Next::Enter),
-    };
     context.regs.rax = value;
     context.hw.skip(&mut context.regs, len);
     next

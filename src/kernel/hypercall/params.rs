@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use abi::errno::Errno;
 use abi::hvm_op::HvmParam;
 use abi::hvm_params::*;
+use machine::virt::Virt;
 use model::evtchn::{COMPAT_PORTS, NR_PORTS};
 use sync::Cx;
 use sync::place::Root;
@@ -107,7 +108,7 @@ fn set_callback(run: &Running, value: u64) {
 
 /// The layout of `shared_info` is that of the code which sets the callback or writes the hypercall page, as in Xen.
 pub fn latch_layout(cx: &mut Cx<'_, Root>, run: &Running) {
-    let is_32 = !super::is_64_bit(run);
+    let is_32 = !run.context.hw.is_long();
     if run.domain.shared.set_layout(is_32) {
         let ports = if is_32 { COMPAT_PORTS } else { NR_PORTS };
         cx.lock(&run.domain.channels).0.limit(ports - 1);

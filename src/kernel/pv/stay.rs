@@ -7,8 +7,6 @@
 //! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
 //! is special: then nothing has been done here.
 
-use core::sync::atomic::Ordering;
-
 use abi::errno::Errno;
 use abi::nr;
 use abi::vcpu::VCPUOP_IS_UP;
@@ -28,7 +26,7 @@ use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
-use crate::domain::{Context, Remembered, attention};
+use crate::domain::{Context, Remembered};
 use crate::hypercall::{self, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
 
@@ -48,10 +46,6 @@ enum Then {
 /// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
 #[inline(never)]
 pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
-    // One that is down and was woken is told so; one that goes down leaves the loop.
-    if !run.vcpu().is_up.load(Ordering::Relaxed) {
-        run.vcpu().note(attention::START);
-    }
     loop {
         if events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;

@@ -215,4 +215,7 @@ impl Virt for Vcpu {
     fn cpl(&self) -> u8 {
         if self.is_kernel { 0 } else { 3 }
     }
+    fn is_long(&self) -> bool {
+        true
+    }
 }

@@ -123,11 +123,16 @@ impl Events {
     }
 
     /// Keeps what the exit cut short, and says so if the exit was nothing but the end of a step.
+    #[inline(always)]
     pub(super) fn after_exit(&mut self, vmcb: &mut Vmcb, regs: &mut Regs) -> Option<Exit> {
-        vmcb.event_inj = undelivered(vmcb.exit_int_info);
-        if self.gate == Gate::Open && self.step.is_none() {
-            return None;
-        }
+        let info = vmcb.exit_int_info;
+        vmcb.event_inj = if info & VALID == 0 { 0 } else { undelivered(info) };
+        if self.gate == Gate::Open && self.step.is_none() { None } else { self.after_step(vmcb, regs) }
+    }
+
+    /// The same between an NMI and the end of its handler, or over one instruction.
+    #[cold]
+    fn after_step(&mut self, vmcb: &mut Vmcb, regs: &mut Regs) -> Option<Exit> {
         let is_past_iret = matches!(self.gate, Gate::Leaving { iret } if iret != regs.rip);
         if is_past_iret {
             self.gate = Gate::Open;
@@ -213,10 +218,10 @@ fn encode(event: Event) -> u64 {
 
 /// EVENTINJ for what EXITINTINFO says was not delivered. INT n, INT3 and INTO are not injected again: RIP is
 /// still at the instruction, which the guest executes again.
+#[cold]
 fn undelivered(info: u64) -> u64 {
     let vector = info & 0xff;
     match info & TYPE {
-        _ if info & VALID == 0 => 0,
         TYPE_EXCEPTION if vector == 3 || vector == 4 => 0,
         TYPE_INTERRUPT | TYPE_NMI | TYPE_EXCEPTION => info,
         _ => 0,

@@ -46,7 +46,7 @@ pub(super) mod code {
 /// Why the guest of this block left.
 pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
     let (code, info) = (vmcb.exit_code, vmcb.exit_info1);
-    let len = if next_rip_saved { length(vmcb.rip, vmcb.next_rip) } else { None };
+    let len = instruction_length(vmcb, next_rip_saved);
     match code {
         code::VMMCALL => Exit::Hypercall { len },
         code::CPUID => Exit::Cpuid { len },
@@ -70,7 +70,14 @@ pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
     }
 }
 
+/// The length of the instruction that exited, where the processor saves the next RIP.
+#[inline]
+pub(super) fn instruction_length(vmcb: &Vmcb, next_rip_saved: bool) -> Length {
+    if next_rip_saved { length(vmcb.rip, vmcb.next_rip) } else { None }
+}
+
 /// The length of the instruction from `rip` up to `next`, if that is one.
+#[inline]
 fn length(rip: u64, next: u64) -> Length {
     u8::try_from(next.wrapping_sub(rip)).ok().filter(|len| (1..=15).contains(len))
 }

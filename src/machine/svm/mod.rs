@@ -302,6 +302,10 @@ impl Virt for Vcpu {
     fn cpl(&self) -> u8 {
         self.vmcb().cpl
     }
+
+    fn is_long(&self) -> bool {
+        self.vmcb().efer & Efer::LMA.bits() != 0
+    }
 }
 
 /// Loads DR0 to DR3.

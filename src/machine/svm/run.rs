@@ -3,7 +3,7 @@
 use super::Vcpu;
 use super::entry::world_switch;
 use super::event::pending;
-use super::exit::{code, decode};
+use super::exit::{code, decode, instruction_length};
 use super::features::Features;
 use super::vmcb::tlb_control;
 use crate::exit::Exit;
@@ -33,6 +33,7 @@ impl Vcpu {
         self.after_exit(regs)
     }
 
+    #[inline(always)]
     fn after_exit(&mut self, regs: &mut Regs) -> Exit {
         let next_rip_saved = self.features.contains(Features::NEXT_RIP_SAVE);
         let (vmcb, events) = self.parts();
@@ -41,6 +42,8 @@ impl Vcpu {
             return exit;
         }
         match vmcb.exit_code {
+            // The commonest first.
+            code::VMMCALL => Exit::Hypercall { len: instruction_length(vmcb, next_rip_saved) },
             // The host's handler has run, between STGI and CLI.
             code::INTR | code::NMI | code::INIT => Exit::Host,
             code::VINTR => events.on_virtual_interrupt(vmcb),

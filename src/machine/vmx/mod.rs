@@ -227,6 +227,9 @@ impl Virt for Vcpu {
     fn cpl(&self) -> u8 {
         state::cpl()
     }
+    fn is_long(&self) -> bool {
+        state::is_long_mode()
+    }
 }
 
 #[cfg(test)]
