@@ -34,6 +34,8 @@ pub struct Running {
     pub domain: Arc<Domain>,
     /// Its number.
     pub id: VcpuId,
+    /// Its part that others reach.
+    vcpu: Arc<Vcpu>,
     /// Its registers.
     pub context: Box<Context>,
     /// The physical CPU's timer has to be set anew.
@@ -63,7 +65,7 @@ impl Running {
     /// The virtual CPU.
     #[inline]
     pub fn vcpu(&self) -> &Vcpu {
-        &self.domain.vcpus[self.id.0 as usize]
+        &self.vcpu
     }
 
     /// Looks anew where its `vcpu_info` is.
@@ -182,8 +184,7 @@ fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
     runstate::update_area(cx, &mut run);
     run.context.hw.unload(); // first, as a guest's CR0.TS may be set while it is loaded
     run.context.extended.save();
-    let Running { domain, id, context, .. } = run;
-    let vcpu = &domain.vcpus[id.0 as usize];
+    let Running { vcpu, context, .. } = run;
     *cx.lock(&vcpu.context).0 = Some(context);
     sched::saved(cx, vcpu.key);
 }
@@ -200,7 +201,8 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
         context.last_cpu = Some(here);
     }
     let VcpuRef { domain, id } = vcpu;
-    let mut run = Running { domain, id, context, rearm: false, here: Here::new(), info: None };
+    let this = domain.vcpus[id.0 as usize].clone();
+    let mut run = Running { domain, id, vcpu: this, context, rearm: false, here: Here::new(), info: None };
     run.find_info();
     runstate::update_area(cx, &mut run);
     if run.is_pv()

@@ -89,7 +89,7 @@ pub fn make_domain(
     let mut vcpus = Vec::new();
     for n in 0..config.vcpus {
         let hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
-        vcpus.push(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?);
+        vcpus.push(Arc::new(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?));
     }
     let domain = Arc::new(Domain {
         id,

@@ -41,7 +41,7 @@ pub struct Domain {
     /// What it was made from, to make it again.
     pub config: Source,
     /// Its virtual CPUs, by number.
-    pub vcpus: Vec<Vcpu>,
+    pub vcpus: Vec<Arc<Vcpu>>,
     /// `shared_info`, and each virtual CPU's `vcpu_info`.
     pub shared: Shared,
     /// Its event channels.
@@ -81,7 +81,7 @@ pub struct Domain {
 impl Domain {
     /// The virtual CPU of this number.
     pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
-        self.vcpus.get(usize::try_from(id.0).ok()?)
+        self.vcpus.get(usize::try_from(id.0).ok()?).map(|vcpu| &**vcpu)
     }
 
     /// The number of a virtual CPU as a guest gave it.

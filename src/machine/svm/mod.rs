@@ -192,6 +192,7 @@ impl Virt for Vcpu {
         self.place = None;
     }
 
+    #[inline]
     fn run(&mut self, regs: &mut Regs) -> Exit {
         self.enter(regs)
     }

@@ -13,6 +13,7 @@ use core::arch::asm;
 use model::regs::{Event, Regs};
 
 impl Vcpu {
+    #[inline]
     pub(super) fn enter(&mut self, regs: &mut Regs) -> Exit {
         let place = self.place.expect("a virtual CPU runs where it is loaded");
         assert!(place.cpu == this_cpu(), "a virtual CPU runs where it is loaded");

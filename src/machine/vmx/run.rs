@@ -126,6 +126,7 @@ impl Vcpu {
     }
 
     /// [`crate::virt::Virt::run`].
+    #[inline]
     pub(super) fn run_here(&mut self, regs: &mut model::regs::Regs) -> Exit {
         self.assert_loaded();
         self.seen.write_changed(regs);

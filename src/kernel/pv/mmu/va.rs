@@ -1,6 +1,8 @@
 //! Entries of level 1 by the linear address that they map: `update_va_mapping`, and stores of the guest's to its
 //! page tables.
 
+use alloc::sync::Arc;
+
 use abi::errno::Errno;
 use abi::xen::*;
 use machine::mem::page_table;
@@ -128,6 +130,6 @@ pub(super) fn flush_mask(cx: &mut Cx<'_, Root>, run: &Running, mask: u64) -> Res
         *word = words.at(at).read(cx, run)?;
     }
     let is_wanted = |VcpuId(id): VcpuId| wanted.get(id as usize / 64).is_none_or(|word| word & 1 << (id % 64) != 0);
-    flush::some(cx, &run.domain, run.domain.vcpus.iter().filter(|vcpu| is_wanted(vcpu.id)));
+    flush::some(cx, &run.domain, run.domain.vcpus.iter().map(Arc::as_ref).filter(|vcpu| is_wanted(vcpu.id)));
     Ok(())
 }
