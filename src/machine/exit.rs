@@ -10,8 +10,10 @@ use model::addr::{GuestPhys, GuestVirt};
 /// AMD-V without next-RIP save does not tell (APM 2 15.7.1): the kernel then decodes the instruction itself.
 pub type Length = Option<u8>;
 
-/// What a guest did, or what happened to it.
+/// What a guest did, or what happened to it. The tag is a byte of its own, whose numbers are those of [`Kind`]: so it takes
+/// one load to tell them apart, or to count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Exit {
     /// A physical interrupt or NMI came, and its host handler has run.
     Host,
@@ -121,6 +123,134 @@ pub enum Exit {
         /// VT-x: exit qualification; AMD-V: EXITINFO1.
         info: u64,
     },
+}
+
+/// What kind of [`Exit`] it is, for whoever counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// [`Exit::Host`].
+    Host,
+    /// [`Exit::InterruptWindow`].
+    InterruptWindow,
+    /// [`Exit::NmiWindow`].
+    NmiWindow,
+    /// [`Exit::Hypercall`].
+    Hypercall,
+    /// [`Exit::Cpuid`].
+    Cpuid,
+    /// [`Exit::Rdmsr`].
+    Rdmsr,
+    /// [`Exit::Wrmsr`].
+    Wrmsr,
+    /// [`Exit::Io`].
+    Io,
+    /// [`Exit::Cr`].
+    Cr,
+    /// [`Exit::Hlt`].
+    Hlt,
+    /// [`Exit::Pause`].
+    Pause,
+    /// [`Exit::Wbinvd`].
+    Wbinvd,
+    /// [`Exit::Xsetbv`].
+    Xsetbv,
+    /// [`Exit::Rdpmc`].
+    Rdpmc,
+    /// [`Exit::Undefined`].
+    Undefined,
+    /// [`Exit::UserSyscall`].
+    UserSyscall,
+    /// [`Exit::Sysenter`].
+    Sysenter,
+    /// [`Exit::SoftInterrupt`].
+    SoftInterrupt,
+    /// [`Exit::IretFault`].
+    IretFault,
+    /// [`Exit::NestedFault`].
+    NestedFault,
+    /// [`Exit::Exception`].
+    Exception,
+    /// [`Exit::TaskSwitch`].
+    TaskSwitch,
+    /// [`Exit::TripleFault`].
+    TripleFault,
+    /// [`Exit::TprBelowThreshold`].
+    TprBelowThreshold,
+    /// [`Exit::EntryFailed`].
+    EntryFailed,
+    /// [`Exit::Unknown`].
+    Unknown,
+}
+
+impl Kind {
+    /// How many there are.
+    pub const COUNT: usize = Self::Unknown as usize + 1;
+
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Host,
+        Self::InterruptWindow,
+        Self::NmiWindow,
+        Self::Hypercall,
+        Self::Cpuid,
+        Self::Rdmsr,
+        Self::Wrmsr,
+        Self::Io,
+        Self::Cr,
+        Self::Hlt,
+        Self::Pause,
+        Self::Wbinvd,
+        Self::Xsetbv,
+        Self::Rdpmc,
+        Self::Undefined,
+        Self::UserSyscall,
+        Self::Sysenter,
+        Self::SoftInterrupt,
+        Self::IretFault,
+        Self::NestedFault,
+        Self::Exception,
+        Self::TaskSwitch,
+        Self::TripleFault,
+        Self::TprBelowThreshold,
+        Self::EntryFailed,
+        Self::Unknown,
+    ];
+}
+
+impl Exit {
+    /// Its kind.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Host => Kind::Host,
+            Self::InterruptWindow => Kind::InterruptWindow,
+            Self::NmiWindow => Kind::NmiWindow,
+            Self::Hypercall { .. } => Kind::Hypercall,
+            Self::Cpuid { .. } => Kind::Cpuid,
+            Self::Rdmsr { .. } => Kind::Rdmsr,
+            Self::Wrmsr { .. } => Kind::Wrmsr,
+            Self::Io(_) => Kind::Io,
+            Self::Cr { .. } => Kind::Cr,
+            Self::Hlt { .. } => Kind::Hlt,
+            Self::Pause { .. } => Kind::Pause,
+            Self::Wbinvd { .. } => Kind::Wbinvd,
+            Self::Xsetbv { .. } => Kind::Xsetbv,
+            Self::Rdpmc { .. } => Kind::Rdpmc,
+            Self::Undefined => Kind::Undefined,
+            Self::UserSyscall { .. } => Kind::UserSyscall,
+            Self::Sysenter => Kind::Sysenter,
+            Self::SoftInterrupt(_) => Kind::SoftInterrupt,
+            Self::IretFault { .. } => Kind::IretFault,
+            Self::NestedFault(_) => Kind::NestedFault,
+            Self::Exception { .. } => Kind::Exception,
+            Self::TaskSwitch => Kind::TaskSwitch,
+            Self::TripleFault => Kind::TripleFault,
+            Self::TprBelowThreshold => Kind::TprBelowThreshold,
+            Self::EntryFailed { .. } => Kind::EntryFailed,
+            Self::Unknown { .. } => Kind::Unknown,
+        }
+    }
 }
 
 /// A port access.

@@ -185,6 +185,6 @@ fn make_vcpu(
         is_up: AtomicBool::new(false),
         apic_is_on: AtomicBool::new(true),
         tsc_offset: AtomicU64::new(0),
-        exits: AtomicU32::new(0),
+        exits: Default::default(),
     })
 }

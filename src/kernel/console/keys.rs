@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use machine::exit::Kind;
 use model::evtchn::SharedBits;
 use sync::Cx;
 use sync::place::before;
@@ -15,7 +16,7 @@ struct Key<P: before::DomainList> {
     act: fn(&mut Cx<P>),
 }
 
-fn keys<P: before::DomainList>() -> [Key<P>; 7] {
+fn keys<P: before::DomainList>() -> [Key<P>; 8] {
     [
         Key { key: b'e', what: "event channels of every domain", act: channels },
         Key { key: b'h', what: "this list", act: help },
@@ -23,6 +24,7 @@ fn keys<P: before::DomainList>() -> [Key<P>; 7] {
         Key { key: b'q', what: "domains and their virtual CPUs", act: domains },
         Key { key: b'r', what: "time accounts of every virtual CPU", act: runstates },
         Key { key: b't', what: "clocks", act: clocks },
+        Key { key: b'x', what: "exits of every domain by reason", act: exits },
         Key { key: b'R', what: "restart the machine", act: restart },
     ]
 }
@@ -49,7 +51,7 @@ fn domains<P: before::DomainList>(cx: &mut Cx<P>) {
         for vcpu in &domain.vcpus {
             let place = sched::running_on(cx, vcpu.key);
             let up = if vcpu.is_up.load(Ordering::Relaxed) { "up" } else { "down" };
-            let exits = vcpu.exits.load(Ordering::Relaxed);
+            let exits = vcpu.exits.all();
             let upcall = domain.shared.has_upcall(vcpu.id);
             match place {
                 Some(cpu) => log::info!("    {} {up}, on {cpu}, {exits} exits, upcall {upcall}", vcpu.id),
@@ -71,6 +73,18 @@ fn runstates<P: before::DomainList>(cx: &mut Cx<P>) {
                 vcpu.id,
                 runstate.state(),
             );
+        }
+    }
+}
+
+fn exits<P: before::DomainList>(cx: &mut Cx<P>) {
+    for domain in domain::all(cx) {
+        log::info!("  {} ({})", domain.id, domain.name);
+        for kind in Kind::ALL {
+            let count: u64 = domain.vcpus.iter().map(|vcpu| vcpu.exits.of(kind)).sum();
+            if count != 0 {
+                log::info!("    {kind:?} {count}");
+            }
         }
     }
 }

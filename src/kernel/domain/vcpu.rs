@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use machine::cpu::extended::Extended;
-use machine::exit::Exit;
+use machine::exit::{Exit, Kind};
 use machine::frame::RegsPage;
 use machine::hw::HwVcpu;
 use machine::virt::Window;
@@ -51,13 +51,36 @@ pub struct Vcpu {
     /// IA32_APIC_BASE has its local APIC on. Only its own CPU writes it.
     pub apic_is_on: AtomicBool,
     /// Exits so far.
-    pub exits: AtomicU32,
+    pub exits: ExitCounts,
 }
 
 impl Vcpu {
     /// Notes what it has to look at.
     pub fn note(&self, what: u32) {
         self.attention.fetch_or(what, Ordering::Release); // pairs with the swap before entry
+    }
+}
+
+/// How often a virtual CPU left the guest, by kind. What is done within a stay in a PV guest does not count.
+#[derive(Default)]
+pub struct ExitCounts([AtomicU64; Kind::COUNT]);
+
+impl ExitCounts {
+    /// Counts one. For the CPU that runs the virtual CPU, so that no two write at once.
+    #[inline]
+    pub fn count(&self, kind: Kind) {
+        let counter = &self.0[kind as usize];
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// How many there were of a kind.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many there were.
+    pub fn all(&self) -> u64 {
+        Kind::ALL.iter().map(|&kind| self.of(kind)).sum()
     }
 }
 

@@ -1,8 +1,6 @@
 //! From an exit to what is done about it.
 
-use core::sync::atomic::Ordering;
-
-use machine::exit::{Exit, Length};
+use machine::exit::{Exit, Kind, Length};
 use machine::virt::Virt;
 use model::regs::{Event, vector};
 use sync::Cx;
@@ -17,10 +15,11 @@ use crate::run::{Next, Running};
 #[inline]
 pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
     if let Exit::Hypercall { len: Some(len) } = exit {
+        run.vcpu().exits.count(Kind::Hypercall);
         return hypercall::enter(cx, run, len);
     }
     run.context.last_exit = Some(exit);
-    run.vcpu().exits.fetch_add(1, Ordering::Relaxed);
+    run.vcpu().exits.count(exit.kind());
     match exit {
         Exit::Host | Exit::InterruptWindow | Exit::NmiWindow | Exit::TprBelowThreshold => events::look_again(run, exit),
         Exit::Hypercall { len } => with_length(cx, run, len, hypercall::enter),

@@ -40,6 +40,7 @@ const INTERRUPT_TABLE: u32 = 1 << 1;
 /// Does what an exit asks for.
 #[inline]
 pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
+    run.vcpu().exits.count(exit.kind());
     let done = match exit {
         Exit::Hypercall { .. } => return hypercall::enter_pv(cx, run),
         Exit::Host => return Next::Enter,

@@ -12,6 +12,7 @@ use abi::nr;
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
 use abi::xen::VMASST_TYPE_WRITABLE_PAGETABLES;
+use machine::exit::Kind;
 use machine::pv::{Vcpu, cause};
 use machine::virt::Virt;
 use model::ids::VcpuId;
@@ -82,6 +83,7 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         }
         Then::Call => {
             run.here.visits.left();
+            run.vcpu().exits.count(Kind::Hypercall);
             hypercall::enter_pv(cx, run)
         }
         Then::Leave => {
