@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use machine::cpu::features;
 use machine::start::{self, Settings};
 use machine::{hw, mem};
-use model::config::cmdline::{Level, Levels, Options};
+use model::config::cmdline::{Level, Levels, Options, Uart};
 use model::config::modules::{self, Dom0};
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
@@ -41,19 +41,19 @@ pub fn settings(command_line: &str) -> Settings {
     // Set once, by the first CPU.
     let _ = OPTIONS.set(Options::parse(command_line));
     let options = options();
-    let wanted = (0..2).find(|&n| options.console.com[n]);
-    // Without `com1=` the port is the PC's own, at 115,200 baud.
-    let serial = wanted.map(|n| match options.com[n] {
-        Some(uart) => (uart.io_base, uart.baud.unwrap_or(115_200)),
-        None => ([0x3f8, 0x2f8][n], 115_200),
-    });
     Settings {
-        serial,
+        serial: serial(options).map(|uart| (uart.io_base, uart.baud.unwrap_or(115_200))),
         screen: options.console.vga,
         levels: levels(options.loglvl, log::LevelFilter::Info),
         guest_levels: levels(options.guest_loglvl, log::LevelFilter::Warn),
         reboot: !options.noreboot,
     }
+}
+
+/// The serial port that is the console. Without `com1=` it is the PC's own.
+fn serial(options: &Options) -> Option<Uart> {
+    let wanted = (0..2).find(|&n| options.console.com[n])?;
+    Some(options.com[wanted].unwrap_or(Uart::standard(wanted)))
 }
 
 /// The levels of an option, of which `warning` is printed up to this.
@@ -95,6 +95,7 @@ pub fn run() -> ! {
     log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());
     start_domains(&mut cx);
     console::focus_first(&mut cx);
+    start::open_interrupts(serial(options()).and_then(|uart| uart.irq), options().sync_console);
     run::main_loop()
 }
 

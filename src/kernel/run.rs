@@ -106,10 +106,8 @@ pub fn main_loop() -> ! {
             let decision = sched::schedule(&mut cx);
             until_ns = decision.until_ns;
             switch(&mut cx, &mut running, decision);
-            if life::work(&mut cx) {
-                let soon = time::now().saturating_add(BETWEEN_STEPS_NS);
-                until_ns = Some(until_ns.map_or(soon, |until| until.min(soon)));
-            }
+            let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
+            until_ns = [until_ns, step, console::next_look()].into_iter().flatten().min();
             time::arm(&mut cx, until_ns);
             next = Next::Enter;
         }
@@ -137,7 +135,7 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
         caches::serve();
     }
     if what & pending::CONSOLE != 0 {
-        console::input(cx);
+        console::attend(cx);
         console::poll(cx);
     }
 }

@@ -133,10 +133,15 @@ extern "C" fn on_own_stack(wishes: &Wishes, with_screen: u64) -> ! {
     lapic::enable(first);
     let reference = time::calibrate(topology);
     log::info!("TSC {} kHz by the {reference}", time::tsc_hz() / 1000);
-    if ioapic::route_only(topology, 4, irq::SERIAL) {
-        console::listen();
-    }
+    ioapic::mask_all(topology);
     (wishes.then)()
+}
+
+/// The first CPU, which calls this, takes interrupts from now on. The serial console's line is ISA interrupt `serial`, if it
+/// has one; who prints waits for it no longer, unless `is_synchronous`.
+pub fn open_interrupts(serial: Option<u8>, is_synchronous: bool) {
+    let has_line = serial.is_some_and(|line| ioapic::route(board(), line, irq::SERIAL));
+    console::start(has_line, is_synchronous);
 }
 
 /// The bytes of a boot module, which stay in RAM for good; none if the loader put it where there is no RAM.

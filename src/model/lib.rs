@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod addr;
 pub mod chip;
 pub mod config;
+pub mod console;
 pub mod emul;
 pub mod evtchn;
 pub mod grant;

@@ -114,5 +114,6 @@ fn clocks<P: before::DomainList>(cx: &mut Cx<P>) {
 }
 
 fn restart<P: before::DomainList>(_: &mut Cx<P>) {
+    machine::console::flush();
     machine::cpu::reset()
 }

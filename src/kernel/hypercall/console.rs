@@ -7,20 +7,26 @@ use sync::place::Root;
 
 use super::{Answer, Args, Outcome, command};
 use crate::console;
-use crate::guest_memory::{copy_out, read_bytes};
+use crate::guest_memory::{copy_in, copy_out};
 use crate::run::Running;
 
 /// Bytes that one step writes.
-const STEP: u64 = 1024;
+const STEP: usize = 64;
 
 /// `CONSOLEIO_*`: `args[0]` the command, `args[1]` the count, `args[2]` the buffer.
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     let count = args[1] & 0xffff_ffff;
     match command(args) {
         CONSOLEIO_WRITE => {
-            let now = count.min(STEP);
-            let bytes = read_bytes(cx, run, args[2], now as usize)?;
-            console::guest_write(cx, &run.domain, &bytes);
+            // The guest tries again until the serial port has caught up. Interrupts are let in each time.
+            if !machine::console::has_room() {
+                return Ok(Outcome::Again(*args));
+            }
+            let mut buffer = [0; STEP];
+            let now = count.min(STEP as u64);
+            let bytes = &mut buffer[..now as usize];
+            copy_in(cx, run, args[2], bytes)?;
+            console::guest_write(cx, &run.domain, bytes);
             if now == count {
                 return Ok(Outcome::DONE);
             }

@@ -3,10 +3,7 @@
 use x86_64::instructions::port::Port;
 
 use super::Topology;
-use crate::time;
-
-/// Time for what a serial port's queue holds, at the usual rate.
-const DRAIN_US: u64 = 10_000;
+use crate::console;
 
 /// `SLP_EN`.
 const ENABLE: u16 = 1 << 13;
@@ -20,8 +17,7 @@ pub fn is_possible(topology: &Topology) -> bool {
 /// the machine does not obey.
 pub fn power_off(topology: &Topology, values: [u16; 2]) {
     let registers = topology.pm1_control.into_iter().zip(values);
-    // What was said last is still on its way through the serial port.
-    time::delay_us(DRAIN_US);
+    console::flush();
     // First the types, then the types with the order to go.
     for enable in [0, ENABLE] {
         for (port, value) in registers.clone().filter_map(|(port, value)| Some((port?, value))) {

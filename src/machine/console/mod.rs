@@ -1,82 +1,106 @@
-//! The hypervisor's console: the serial port, the screen, and a ring that keeps the log.
+//! The hypervisor's console: the serial port, the screen, and the log, which keeps what was printed.
+//!
+//! Until interrupts are taken, and with `sync_console`, who prints waits until the serial port has it all. Afterwards the port
+//! follows by its interrupt, or where that has no line by the clock, and who prints waits only when the log is full.
 
-mod ring;
+mod port;
 mod screen;
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use model::console::Log;
 use model::time::Rate;
 use spin::{Mutex, MutexGuard};
-use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
-use uart_16550::{BaudRate, Config, Uart16550};
 
 use crate::boot::Framebuffer;
-use crate::{cpu, ports};
+use crate::cpu;
+use port::SerialPort;
+
+/// Bytes of the log.
+const SIZE: usize = 64 << 10;
+/// Guests do not print while more than this waits for the serial port: two thirds of a second at the usual rate.
+const GUESTS_WAIT: usize = 8 << 10;
 
 struct Console {
-    serial: Option<Uart16550<PioBackend>>,
+    serial: Option<SerialPort>,
     screen: Option<screen::Screen>,
-    ring: ring::Ring,
+    log: Log<SIZE>,
     /// Whose line is not ended yet, if one is not.
     open_line: Option<u32>,
+    /// Who prints waits for the serial port.
+    is_synchronous: bool,
 }
 
 static CONSOLE: Mutex<Console> =
-    Mutex::new(Console { serial: None, screen: None, ring: ring::Ring::new(), open_line: None });
+    Mutex::new(Console { serial: None, screen: None, log: Log::new(), open_line: None, is_synchronous: true });
 
-/// How often a full transmitter is asked before the byte is given up: a port that is not there must not hang us.
-const PATIENCE: u32 = 200_000;
+/// The serial port has no interrupt.
+static IS_POLLED: AtomicBool = AtomicBool::new(false);
+
+/// How often a lock is tried before it is broken.
+const PATIENCE: u32 = 1_000_000;
 
 impl Console {
-    fn put(&mut self, byte: u8) {
-        self.ring.push(byte);
-        if byte == b'\n' {
-            self.send(b'\r');
+    /// Adds to the log. [`Self::send`] follows when a line or a piece of one is complete.
+    #[inline]
+    fn put(&mut self, pieces: &[&[u8]]) {
+        if pieces.iter().map(|piece| piece.len()).sum::<usize>() > self.log.room()
+            && let Some(serial) = &mut self.serial
+        {
+            serial.drain(&mut self.log, SIZE / 2);
         }
-        self.send(byte);
+        self.log.push_all(pieces);
         if let Some(screen) = &mut self.screen {
-            screen.put(byte);
+            screen.write(pieces);
         }
     }
 
-    /// Ends a line that somebody else has begun.
+    /// Waits until all that was printed is on the wire.
+    fn flush(&mut self) {
+        if let Some(serial) = &mut self.serial {
+            serial.drain(&mut self.log, 0);
+            serial.finish();
+        }
+    }
+
+    /// Has the serial port go on with what is in the log.
+    fn send(&mut self) {
+        match &mut self.serial {
+            None => self.log.take_all(),
+            Some(serial) if self.is_synchronous => serial.drain(&mut self.log, 0),
+            Some(serial) => serial.start(&mut self.log),
+        }
+    }
+
+    /// Ends a line that somebody else has begun, and says what was lost.
     fn break_line(&mut self, owner: Option<u32>) {
         if self.open_line.is_some() && self.open_line != owner {
-            self.put(b'\n');
+            self.put(&[b"\n"]);
             self.open_line = None;
         }
-    }
-
-    fn send(&mut self, byte: u8) {
-        let Some(serial) = &mut self.serial else { return };
-        for _ in 0..PATIENCE {
-            if serial.try_send_byte(byte).is_ok() {
-                return;
+        if self.open_line.is_none() && self.log.room() > SIZE / 2 {
+            let lost = self.log.take_lost();
+            if lost != 0 {
+                // The console itself never fails.
+                let _ = writeln!(self, "(euxen) warning: {lost} bytes were lost: the serial port did not take them");
             }
-            cpu::relax();
         }
     }
 }
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|byte| self.put(byte));
+        self.put(&[text.as_bytes()]);
         Ok(())
     }
 }
 
 /// Opens the serial port at I/O port `base`. Says whether there is one.
 pub fn open_serial(base: u16, baud: u32) -> bool {
-    // SAFETY: the port is the operator's word for a 16550; nothing else in the hypervisor touches it.
-    let Ok(mut uart) = (unsafe { Uart16550::new_port(base) }) else { return false };
-    let config = Config { baud_rate: BaudRate::from_integer(baud), ..Config::default() };
-    let is_open = uart.init(config).is_ok();
-    if is_open {
-        ports::keep_serial(base);
-        CONSOLE.lock().serial = Some(uart);
-    }
+    let serial = SerialPort::open(base, baud);
+    let is_open = serial.is_some();
+    CONSOLE.lock().serial = serial;
     is_open
 }
 
@@ -93,16 +117,43 @@ pub fn open_screen(framebuffer: Framebuffer) -> bool {
     is_open
 }
 
-/// Lets the serial port raise its interrupt when a byte has come.
-pub fn listen() {
-    if let Some(serial) = &mut CONSOLE.lock().serial {
-        serial.enable_interrupts(IER::DATA_READY);
+/// Interrupts are taken from now on: the serial port's too, if they have a line. Who prints does not wait any more unless
+/// `is_synchronous`.
+pub fn start(has_line: bool, is_synchronous: bool) {
+    let mut console = CONSOLE.lock();
+    if let Some(serial) = &mut console.serial {
+        IS_POLLED.store(!has_line, Ordering::Relaxed);
+        if has_line {
+            serial.enable_interrupts();
+        }
     }
+    console.is_synchronous = is_synchronous;
 }
 
-/// A byte that was typed, if any.
-pub fn read() -> Option<u8> {
-    CONSOLE.lock().serial.as_mut()?.try_receive_byte().ok()
+/// Whether the serial port has to be looked at from time to time, as it has no interrupt.
+#[inline]
+pub fn is_polled() -> bool {
+    IS_POLLED.load(Ordering::Relaxed)
+}
+
+/// Does what the serial port asks for, and takes what was typed. Says how many bytes of `typed` that is; if it is all of
+/// them, there may be more.
+pub fn serve(typed: &mut [u8]) -> usize {
+    let mut console = CONSOLE.lock();
+    let Console { serial, log, .. } = &mut *console;
+    serial.as_mut().map_or(0, |serial| serial.serve(log, typed))
+}
+
+/// Whether guests may print now: not too much waits for the serial port, or it takes nothing any more.
+pub fn has_room() -> bool {
+    let mut console = CONSOLE.lock();
+    let Console { serial, log, .. } = &mut *console;
+    log.waiting() < GUESTS_WAIT || serial.as_mut().is_none_or(|serial| serial.fill(log) || serial.is_stuck())
+}
+
+/// Waits until everything is on the wire: the machine is about to end.
+pub fn flush() {
+    CONSOLE.lock().flush();
 }
 
 /// Writes a line, or a part of one, with a prefix at its start. Parts of one `owner` join to a line as long as nobody
@@ -110,27 +161,26 @@ pub fn read() -> Option<u8> {
 pub fn line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
     let mut console = CONSOLE.lock();
     console.break_line(Some(owner));
+    let end: &[u8] = if is_end { b"\n" } else { b"" };
     if console.open_line.is_none() {
-        // The console itself never fails.
-        let _ = write!(console, "({prefix}) ");
+        console.put(&[b"(", prefix.as_bytes(), b") ", bytes, end]);
+    } else {
+        console.put(&[bytes, end]);
     }
-    bytes.iter().for_each(|&byte| console.put(byte));
-    console.open_line = Some(owner);
-    if is_end {
-        console.put(b'\n');
-        console.open_line = None;
-    }
+    console.open_line = (!is_end).then_some(owner);
+    console.send();
 }
 
 /// Writes formatted text in one piece.
 pub fn print(text: fmt::Arguments<'_>) {
-    // The console itself never fails.
     let mut console = CONSOLE.lock();
     console.break_line(None);
+    // The console itself never fails.
     let _ = console.write_fmt(text);
+    console.send();
 }
 
-/// Writes formatted text even when the lock is held by a CPU that has been stopped.
+/// Writes formatted text even when the lock is held by a CPU that has been stopped, and waits until it is out.
 pub fn print_forced(text: fmt::Arguments<'_>) {
     let mut guard: Option<MutexGuard<'_, Console>> = None;
     for _ in 0..PATIENCE {
@@ -146,14 +196,16 @@ pub fn print_forced(text: fmt::Arguments<'_>) {
         guard = CONSOLE.try_lock();
     }
     if let Some(mut console) = guard {
+        console.is_synchronous = true;
         let _ = console.write_fmt(text);
+        console.flush();
     }
 }
 
 /// Copies up to `out.len()` bytes of the log that start at or after position `from`; gives back the position
 /// of the first byte copied and how many.
 pub fn read_log(from: u64, out: &mut [u8]) -> (u64, usize) {
-    CONSOLE.lock().ring.copy(from, out)
+    CONSOLE.lock().log.copy(from, out)
 }
 
 /// The target of messages that guests cause.

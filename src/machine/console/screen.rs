@@ -41,8 +41,13 @@ impl Screen {
         (columns > 0 && rows > 0).then_some(Self { base, info, columns, rows, column: 0, row: 0 })
     }
 
-    /// Writes a character at the cursor; the screen starts again at the top when it is full.
-    pub fn put(&mut self, byte: u8) {
+    /// Writes text at the cursor; the screen starts again at the top when it is full.
+    #[inline(never)]
+    pub fn write(&mut self, pieces: &[&[u8]]) {
+        pieces.iter().copied().flatten().for_each(|&byte| self.put(byte));
+    }
+
+    fn put(&mut self, byte: u8) {
         match byte {
             b'\n' => self.next_row(),
             b'\r' => self.column = 0,

@@ -50,25 +50,38 @@ pub fn read(topology: &Topology, address: u64, register: u32) -> Option<u32> {
     Some(IoApic { base: base.cast() }.read(register & 0xff))
 }
 
-/// Masks every line, then routes ISA interrupt `isa_irq` to this CPU as `vector`. Says whether a controller has the line.
-pub fn route_only(topology: &Topology, isa_irq: u8, vector: u8) -> bool {
-    let wanted = topology.isa(isa_irq);
-    let mut is_routed = false;
-    for controller in topology.io_apics() {
-        let Some(base) = map::device(MachineAddr::new(u64::from(controller.address)), 0x20, Rights::DEVICE) else {
-            continue;
-        };
-        let chip = IoApic { base: base.cast() };
-        let lines = chip.lines();
-        (0..lines).for_each(|line| chip.write(REDIRECTION + 2 * line, MASKED));
-        let line = wanted.gsi.wrapping_sub(controller.first_gsi);
-        if line < lines {
+/// The I/O APICs, each with the number of its first line.
+fn chips(topology: &Topology) -> impl Iterator<Item = (IoApic, u32)> {
+    topology.io_apics().iter().filter_map(|chip| {
+        let base = map::device(MachineAddr::new(u64::from(chip.address)), 0x20, Rights::DEVICE)?;
+        Some((IoApic { base: base.cast() }, chip.first_gsi))
+    })
+}
+
+/// Masks every line.
+pub fn mask_all(topology: &Topology) {
+    let _access = ACCESS.lock();
+    for (chip, _) in chips(topology) {
+        (0..chip.lines()).for_each(|line| chip.write(REDIRECTION + 2 * line, MASKED));
+    }
+}
+
+/// Routes ISA interrupt `isa_irq` to this CPU as `vector`. Says whether a controller has the line and can reach this CPU.
+pub fn route(topology: &Topology, isa_irq: u8, vector: u8) -> bool {
+    let (wanted, destination) = (topology.isa(isa_irq), lapic::id());
+    if destination >= 255 {
+        return false;
+    }
+    let _access = ACCESS.lock();
+    for (chip, first) in chips(topology) {
+        let line = wanted.gsi.wrapping_sub(first);
+        if line < chip.lines() {
             let level = if wanted.is_level { LEVEL } else { 0 };
             let polarity = if wanted.is_low_active { LOW_ACTIVE } else { 0 };
-            chip.write(REDIRECTION + 2 * line + 1, lapic::id() << 24);
+            chip.write(REDIRECTION + 2 * line + 1, destination << 24);
             chip.write(REDIRECTION + 2 * line, u32::from(vector) | level | polarity);
-            is_routed = lapic::id() < 255;
+            return true;
         }
     }
-    is_routed
+    false
 }

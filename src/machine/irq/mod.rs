@@ -17,7 +17,7 @@ use crate::percpu::{MAX_CPUS, this_cpu};
 pub const TIMER: u8 = 0xf0;
 /// Another CPU wants this one to leave the guest, or to wake.
 pub const KICK: u8 = 0xf1;
-/// A byte came on the serial port.
+/// The serial port has a byte, or is empty.
 pub const SERIAL: u8 = 0xf2;
 /// This CPU wants an exit from the guest, and no more.
 const NUDGE: u8 = 0xf3;
@@ -30,7 +30,7 @@ pub mod pending {
     pub const TIMER: u32 = 1 << 0;
     /// Another CPU kicked this one.
     pub const KICK: u32 = 1 << 1;
-    /// Input waits on the console.
+    /// The console's port is to be served, or a domain's console.
     pub const CONSOLE: u32 = 1 << 2;
 }
 
