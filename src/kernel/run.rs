@@ -38,8 +38,6 @@ pub struct Running {
     vcpu: Arc<Vcpu>,
     /// Its registers.
     pub context: Box<Context>,
-    /// The physical CPU's timer has to be set anew.
-    pub rearm: bool,
     /// What of the physical CPU is looked at often.
     pub here: Here,
     /// Its `vcpu_info`, if it has one.
@@ -94,7 +92,6 @@ pub fn main_loop() -> ! {
     let mut cx = Cx::root();
     sched::add_this_cpu(&mut cx);
     let mut running: Option<Running> = None;
-    let mut until_ns = None;
     let mut next = Next::Schedule;
     loop {
         let what = irq::take_pending();
@@ -104,18 +101,14 @@ pub fn main_loop() -> ! {
         }
         if next == Next::Schedule {
             let decision = sched::schedule(&mut cx);
-            until_ns = decision.until_ns;
+            let until_ns = decision.until_ns;
             switch(&mut cx, &mut running, decision);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
-            until_ns = [until_ns, step, console::next_look()].into_iter().flatten().min();
-            time::arm(&mut cx, until_ns);
+            time::arm(&mut cx, [until_ns, step, console::next_look()].into_iter().flatten().min());
             next = Next::Enter;
         }
         if let Some(run) = &mut running {
             next = step(&mut cx, run);
-            if core::mem::take(&mut run.rearm) {
-                time::arm(&mut cx, until_ns);
-            }
         } else if !irq::is_pending() {
             cpu::wait_for_interrupt();
             next = Next::Schedule;
@@ -200,7 +193,7 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
     }
     let VcpuRef { domain, id } = vcpu;
     let this = domain.vcpus[id.0 as usize].clone();
-    let mut run = Running { domain, id, vcpu: this, context, rearm: false, here: Here::new(), info: None };
+    let mut run = Running { domain, id, vcpu: this, context, here: Here::new(), info: None };
     run.find_info();
     runstate::update_area(cx, &mut run);
     if run.is_pv()

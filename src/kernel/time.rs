@@ -31,9 +31,52 @@ pub enum Kind {
 }
 
 type Event = (Key, Kind);
-type Queue = Lock<place::Timer, Option<TimerQueue<Event>>>;
 
-static QUEUES: [Queue; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The deadlines of a physical CPU, in ns since boot.
+struct Deadlines {
+    timers: TimerQueue<Event>,
+    /// When the scheduler is to be asked, or [`NEVER`].
+    until_ns: u64,
+    /// What the hardware timer is set to, or [`NEVER`] if it rests.
+    set_ns: u64,
+}
+
+static DEADLINES: [Lock<place::Timer, Deadlines>; MAX_CPUS] = [const { Lock::new(Deadlines::new()) }; MAX_CPUS];
+
+impl Deadlines {
+    const fn new() -> Self {
+        Self { timers: TimerQueue::new(), until_ns: NEVER, set_ns: NEVER }
+    }
+
+    /// Sets the hardware timer to the first of them. They are those of the CPU that executes this.
+    #[inline]
+    fn arm(&mut self) {
+        let first = self.timers.next_deadline().map_or(self.until_ns, |next| next.min(self.until_ns));
+        if first != self.set_ns {
+            self.set_ns = first;
+            time::set_deadline((first != NEVER).then_some(first));
+        }
+    }
+
+    /// Has a timer fire at `deadline_ns`, that is queued nowhere or among them, which are those of `here`, this CPU.
+    /// `false` when there is no memory for it.
+    #[inline]
+    fn set(&mut self, timer: &mut Timer, here: CpuId, deadline_ns: u64, event: Event) -> bool {
+        let is_queued = timer.0.is_some_and(|(_, handle)| self.timers.postpone(handle, deadline_ns))
+            || self.add(timer, here, deadline_ns, event);
+        self.arm();
+        is_queued
+    }
+
+    #[inline(never)]
+    fn add(&mut self, timer: &mut Timer, here: CpuId, deadline_ns: u64, event: Event) -> bool {
+        timer.0 = self.timers.add(deadline_ns, event).ok().map(|handle| (here, handle));
+        timer.0.is_some()
+    }
+}
 
 /// Where a timer is queued, if it is.
 #[derive(Default)]
@@ -45,41 +88,62 @@ impl Timer {
         Self(None)
     }
 
-    /// Fires at `deadline_ns` since boot, in place of what was set before. `false` when there is no memory for it.
+    /// Fires at `deadline_ns` since boot, in place of what was set before. `event` is the same each time. `false` when there is
+    /// no memory for it.
     pub fn set<P: before::Timer>(&mut self, cx: &mut Cx<P>, deadline_ns: u64, event: Event) -> bool {
-        self.stop(cx);
-        let cpu = this_cpu();
-        let (mut queue, _) = cx.lock(&QUEUES[cpu.0 as usize]);
-        let queue = queue.get_or_insert_with(TimerQueue::new);
-        self.0 = queue.add(deadline_ns, event).ok().map(|handle| (cpu, handle));
-        self.0.is_some()
+        let here = this_cpu();
+        if self.is_elsewhere(here) {
+            self.stop(cx);
+        }
+        cx.lock(&DEADLINES[here.0 as usize]).0.set(self, here, deadline_ns, event)
+    }
+
+    /// As [`Self::set`], without waiting. `None`, and nothing has been done, if this CPU's deadlines are locked or the timer is
+    /// queued on another CPU.
+    #[inline]
+    pub fn try_set(&mut self, deadline_ns: u64, event: Event) -> Option<bool> {
+        let here = this_cpu();
+        if self.is_elsewhere(here) {
+            return None;
+        }
+        Some(DEADLINES[here.0 as usize].try_lock()?.set(self, here, deadline_ns, event))
     }
 
     /// Does not fire.
     pub fn stop<P: before::Timer>(&mut self, cx: &mut Cx<P>) {
         if let Some((cpu, handle)) = self.0.take() {
-            let (mut queue, _) = cx.lock(&QUEUES[cpu.0 as usize]);
-            if let Some(queue) = queue.as_mut() {
-                queue.cancel(handle);
-            }
+            cx.lock(&DEADLINES[cpu.0 as usize]).0.timers.cancel(handle);
         }
+    }
+
+    /// As [`Self::stop`], without waiting. `None`, and nothing has been done, if the deadlines that it is among are locked.
+    #[inline]
+    pub fn try_stop(&mut self) -> Option<()> {
+        if let Some((cpu, handle)) = self.0 {
+            DEADLINES[cpu.0 as usize].try_lock()?.timers.cancel(handle);
+            self.0 = None;
+        }
+        Some(())
+    }
+
+    fn is_elsewhere(&self, here: CpuId) -> bool {
+        self.0.is_some_and(|(cpu, _)| cpu != here)
     }
 }
 
-/// The next timer of this CPU that is due, taken off its queue.
+/// The hardware timer of this CPU has fired: gives the next of its timers that is due, taken off its queue. [`arm`] follows.
 pub fn pop_due<P: before::Timer>(cx: &mut Cx<P>) -> Option<Event> {
-    let (mut queue, _) = cx.lock(&QUEUES[this_cpu().0 as usize]);
-    queue.as_mut()?.pop_due(time::now()).map(|(_, event)| event)
+    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize]);
+    deadlines.set_ns = NEVER;
+    deadlines.timers.pop_due(time::now()).map(|(_, event)| event)
 }
 
-/// Sets this CPU's hardware timer to the first of its timers and `until_ns`.
+/// From now on the scheduler is to be asked on this CPU at `until_ns`: the hardware timer is set to that or the first of
+/// the timers.
 pub fn arm<P: before::Timer>(cx: &mut Cx<P>, until_ns: Option<u64>) {
-    let next = cx.lock(&QUEUES[this_cpu().0 as usize]).0.as_ref().and_then(TimerQueue::next_deadline);
-    let first = match (next, until_ns) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-    time::set_deadline(first);
+    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize]);
+    deadlines.until_ns = until_ns.unwrap_or(NEVER);
+    deadlines.arm();
 }
 
 static CLOCK: Once<Clock> = Once::new();

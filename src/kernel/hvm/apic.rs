@@ -122,7 +122,6 @@ fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect) {
         arm(&mut cx, vcpu, &mut state, offset);
     }
     vcpu.note(attention::APIC);
-    run.rearm = true;
 }
 
 /// Sets the timer that stands for the local APIC's own.

@@ -27,7 +27,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         let exit = run.context.hw.run(&mut run.context.regs);
         run.here.visits.left();
         let next = exit::handle(cx, run, exit);
-        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
+        if next == Next::Schedule || run.here.pending.is_some() {
             return next;
         }
     }

@@ -99,8 +99,6 @@ fn watchdog(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
         return Err(Errno::ENOMEM);
     }
     state.watchdogs[slot] = Some(timer);
-    drop(state);
-    run.rearm = true;
     Ok(Outcome::Done(if arg.id == 0 { slot as u64 + 1 } else { 0 }))
 }
 

@@ -197,7 +197,6 @@ fn set_periodic(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u6
             return Err(Errno::ENOMEM);
         }
     }
-    run.rearm = true;
     Ok(Outcome::DONE)
 }
 
@@ -232,8 +231,6 @@ fn arm(cx: &mut Cx<'_, Root>, run: &mut Running, deadline_ns: u64) -> Answer {
     if !state.singleshot.set(&mut cx, deadline_ns, (vcpu.key, Kind::Singleshot)) {
         return Err(Errno::ENOMEM);
     }
-    drop(state);
-    run.rearm = true;
     Ok(Outcome::DONE)
 }
 
@@ -246,12 +243,33 @@ fn send_nmi(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId) -> Answer 
 
 /// `set_timer_op`: `args[0]` the deadline in ns of system time, 0 for none. It shares its timer with the single-shot one.
 pub(super) fn set_timer(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
-    let (deadline, now) = (args[0], time::now());
-    if deadline == 0 {
+    if args[0] == 0 {
         stop_singleshot(cx, run);
         return Ok(Outcome::DONE);
     }
-    // As in Xen: a guest whose arithmetic has wrapped around looks at its work soon.
-    let is_wrapped = deadline > i64::MAX as u64 || deadline.saturating_sub(now) >= FAR_NS;
-    arm(cx, run, if is_wrapped { now + SOON_NS } else { deadline })
+    arm(cx, run, sane(args[0]))
+}
+
+/// [`set_timer`] by a running virtual CPU, without waiting. `None`, and nothing has been done, where a lock is not free.
+#[inline(never)]
+pub fn try_set_timer(domain: &Domain, id: VcpuId, deadline_ns: u64) -> Option<u64> {
+    let vcpu = &domain.vcpus[id.0 as usize];
+    let mut state = vcpu.state.try_lock()?;
+    if deadline_ns == 0 {
+        state.singleshot.try_stop()?;
+        return Some(0);
+    }
+    let is_set = state.singleshot.try_set(sane(deadline_ns), (vcpu.key, Kind::Singleshot))?;
+    Some(if is_set { 0 } else { Errno::ENOMEM.to_rax() })
+}
+
+/// The deadline that a guest means. As in Xen, one whose arithmetic has wrapped around looks at its work soon.
+#[inline]
+fn sane(deadline_ns: u64) -> u64 {
+    if deadline_ns < FAR_NS {
+        return deadline_ns;
+    }
+    let now = time::now();
+    let is_wrapped = deadline_ns > i64::MAX as u64 || deadline_ns.saturating_sub(now) >= FAR_NS;
+    if is_wrapped { now + SOON_NS } else { deadline_ns }
 }

@@ -3,11 +3,13 @@
 //! A stay ends with an interrupt: what happens elsewhere meanwhile, a flush that this CPU must join or an event for the
 //! guest, comes with one, which the processor takes as soon as the guest goes on. So what touches only what this CPU has, and
 //! the guest's memory by the guest's own translations, can be done without leaving: the guest's exceptions and system
-//! calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do as good as nothing.
+//! calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do little: what touches a
+//! single entry of a page table, its own timer, or an event for itself.
 //! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
 //! is special: then nothing has been done here.
 
 use abi::errno::Errno;
+use abi::event_channel::EVTCHNOP_SEND;
 use abi::nr;
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
@@ -15,6 +17,8 @@ use abi::xen::VMASST_TYPE_WRITABLE_PAGETABLES;
 use machine::exit::Kind;
 use machine::pv::{Vcpu, cause};
 use machine::virt::Virt;
+use model::addr::GuestVirt;
+use model::evtchn::EvtchnPort;
 use model::ids::VcpuId;
 use model::pv::frame::Handler;
 use model::pv::is_in_hole;
@@ -27,7 +31,7 @@ use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
-use crate::domain::{Context, Remembered};
+use crate::domain::{Context, Domain, Remembered};
 use crate::hypercall::{self, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
 
@@ -53,7 +57,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         }
         begin_stay(run);
         let next = stay(cx, run);
-        if next == Next::Schedule || run.rearm || run.here.pending.is_some() {
+        if next == Next::Schedule || run.here.pending.is_some() {
             return next;
         }
     }
@@ -141,7 +145,7 @@ impl Stay<'_> {
         }
     }
 
-    /// Hypercalls that do as good as nothing.
+    /// Hypercalls that do little.
     #[inline(always)]
     fn call(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
         let (number, first, second) = (regs.rax, regs.rdi, regs.rsi);
@@ -165,12 +169,44 @@ impl Stay<'_> {
                     None => return Then::Call,
                 }
             }
+            nr::SET_TIMER_OP => match vcpu_op::try_set_timer(self.scene.domain, self.id, first) {
+                Some(result) => result,
+                None => return Then::Call,
+            },
+            nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => {
+                if send(self.scene.domain, self.id, second).is_none() {
+                    return Then::Call;
+                }
+                self.calls.add(number, first);
+                regs.rax = 0;
+                if self.scene.info.is_upcall_due() {
+                    let Scene { domain, info, ref mut pv } = self.scene;
+                    upcall(Scene { domain, info, pv }, vcpu, regs);
+                }
+                return Then::Again;
+            }
             _ if table::find_pv(number).is_none() => Errno::ENOSYS.to_rax(),
             _ => return Then::Call,
         };
         self.calls.add(number, first);
         regs.rax = result;
         Then::Again
+    }
+}
+
+/// `EVTCHNOP_send` to itself. `None`, and nothing has been done, where others have to know.
+#[inline(never)]
+fn send(domain: &Domain, id: VcpuId, at: u64) -> Option<()> {
+    let port = EvtchnPort::new(machine::pv::read_half(GuestVirt::new(at))?);
+    domain.channels.try_lock()?.send_to_self(port, id, &domain.shared)
+}
+
+/// The upcall of event channels, which is due. If it fails it stays due, and is looked at outside.
+#[inline(never)]
+fn upcall(scene: Scene<'_>, vcpu: &mut Vcpu, regs: &mut Regs) {
+    let handler = Handler { address: scene.pv.callbacks.event, masks_events: true };
+    if handler.address != 0 {
+        let _ = scene.enter(vcpu, regs, Bounce::to(handler));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The local APIC of each CPU, by its page or, where the processor has it, as x2APIC by MSRs (SDM 3A chapter 11).
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use model::addr::MachineAddr;
 use model::ids::CpuId;
@@ -47,8 +47,8 @@ static HAS_DEADLINE: AtomicBool = AtomicBool::new(false);
 static PAGE: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 /// APIC ids by CPU number.
 static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
-/// The timer's ticks in a second, for one-shot mode with divisor 1.
-static TIMER_HZ: AtomicU32 = AtomicU32::new(0);
+/// The timer's ticks in a nanosecond, times 2^32, for one-shot mode with divisor 1.
+static TIMER_SCALE: AtomicU64 = AtomicU64::new(0);
 
 fn read(offset: u32) -> u32 {
     if IS_X2APIC.load(Ordering::Relaxed) {
@@ -190,18 +190,19 @@ pub fn measure(wait: impl FnOnce()) -> u32 {
 
 /// Says how fast the timer counts, where deadlines are not TSC values.
 pub fn set_timer_hz(hz: u32) {
-    TIMER_HZ.store(hz, Ordering::Relaxed);
+    TIMER_SCALE.store((u64::from(hz) << 32) / 1_000_000_000, Ordering::Relaxed);
 }
 
 /// Raises [`super::TIMER`] when the TSC reaches `tsc`, which is `ns` nanoseconds from now. Replaces the deadline before.
+#[inline]
 pub fn set_deadline(tsc: u64, ns: u64) {
     if has_deadline() {
         // SAFETY: CPUID says that the register exists; it raises an interrupt that has a handler. 0 disarms.
         unsafe { msr::write(TSC_DEADLINE, tsc.max(1)) };
         return;
     }
-    let hz = u64::from(TIMER_HZ.load(Ordering::Relaxed));
-    let count = (u128::from(ns) * u128::from(hz) / 1_000_000_000).clamp(1, u128::from(u32::MAX));
+    let count = (u128::from(ns) * u128::from(TIMER_SCALE.load(Ordering::Relaxed))) >> 32;
+    let count = count.clamp(1, u128::from(u32::MAX));
     write(register::INITIAL_COUNT, count as u32);
 }
 

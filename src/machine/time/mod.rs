@@ -17,8 +17,9 @@ unsafe extern "C" {
 }
 
 static TSC_HZ: AtomicU64 = AtomicU64::new(1_000_000_000);
-/// Nanoseconds of a tick, times 2^32.
+/// Nanoseconds of a tick, and ticks of a nanosecond, times 2^32.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(1 << 32);
+static TICKS_PER_NS: AtomicU64 = AtomicU64::new(1 << 32);
 
 /// Milliseconds that calibration waits.
 const CALIBRATION_MS: u64 = 10;
@@ -47,12 +48,6 @@ pub fn now() -> u64 {
     at(cpu::rdtsc())
 }
 
-/// The TSC at this many nanoseconds since boot.
-pub fn tsc_at(ns: u64) -> u64 {
-    let ticks = u128::from(ns) * u128::from(tsc_hz()) / 1_000_000_000;
-    boot().wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX >> 1))
-}
-
 /// Waits.
 pub fn delay_us(us: u64) {
     let end = cpu::rdtsc() + us * tsc_hz() / 1_000_000;
@@ -61,12 +56,17 @@ pub fn delay_us(us: u64) {
     }
 }
 
-/// Raises this CPU's timer interrupt at `ns` since boot, or lets it rest.
+/// The longest time that the timer is set to; then it fires early.
+const LONGEST_NS: u64 = 1 << 56;
+
+/// Raises this CPU's timer interrupt at `ns` since boot, or lets it rest. It may come a little early.
+#[inline]
 pub fn set_deadline(ns: Option<u64>) {
-    match ns {
-        Some(ns) => lapic::set_deadline(tsc_at(ns), ns.saturating_sub(now())),
-        None => lapic::clear_deadline(),
-    }
+    let Some(ns) = ns else { return lapic::clear_deadline() };
+    let tsc = cpu::rdtsc();
+    let left = ns.saturating_sub(at(tsc)).min(LONGEST_NS);
+    let ticks = (u128::from(left) * u128::from(TICKS_PER_NS.load(Ordering::Relaxed))) >> 32;
+    lapic::set_deadline(tsc + ticks as u64 + 1, left);
 }
 
 /// Finds out how fast the TSC counts, and the local APIC's timer where deadlines are not TSC values. Gives back what
@@ -80,6 +80,8 @@ pub fn calibrate(topology: &Topology) -> &'static str {
         TSC_HZ.store(hz, Ordering::Relaxed);
         let scale = (1_000_000_000u128 << 32) / u128::from(hz);
         NS_PER_TICK.store(scale as u64, Ordering::Relaxed);
+        let scale = (u128::from(hz) << 32) / 1_000_000_000;
+        TICKS_PER_NS.store(scale as u64, Ordering::Relaxed);
     }
     lapic::set_timer_hz(timer.saturating_mul((1000 / CALIBRATION_MS) as u32));
     counter.name()

@@ -66,6 +66,11 @@ impl Default for Pollers {
 }
 
 impl Pollers {
+    /// Whether nobody polls.
+    pub(super) fn is_empty(&self) -> bool {
+        self.polling.is_empty()
+    }
+
     /// Takes out those who wait for `port`.
     pub(super) fn wake(&mut self, port: EvtchnPort) -> VcpuSet {
         let mut woken = VcpuSet::EMPTY;

@@ -33,6 +33,20 @@ impl Channels {
         }
     }
 
+    /// [`Self::send`] by `sender` to a port of its own. `None`, and nothing has been done, where somebody else has to hear of it.
+    #[inline]
+    pub fn send_to_self(&mut self, port: EvtchnPort, sender: VcpuId, bits: &impl SharedBits) -> Option<()> {
+        let channel = self.channel(port).ok()?;
+        if channel.state != State::Ipi || channel.vcpu != sender || !self.pollers.is_empty() {
+            return None;
+        }
+        if !bits.set_pending(port) && !bits.is_masked(port) {
+            // Whom that calls up is awake.
+            announce(port, sender, bits);
+        }
+        Some(())
+    }
+
     /// The second half of [`Sent::There`]: our port `at` is notified, if it still belongs to the sender's connection.
     pub fn deliver(&mut self, at: Peer, from: Peer, bits: &impl SharedBits) -> Wake {
         if self.connected(at.port, from).is_none() {
@@ -97,6 +111,7 @@ impl Channels {
 }
 
 /// Selector, then upcall flag: the guest clears them in the opposite order. Answers whom to call up.
+#[inline]
 fn announce(port: EvtchnPort, vcpu: VcpuId, bits: &impl SharedBits) -> Option<VcpuId> {
     if bits.set_selector(vcpu, port.word()) || bits.set_upcall_pending(vcpu) {
         return None;

@@ -324,3 +324,19 @@ fn a_poll_of_what_is_pending_does_not_sleep() {
 fn fifo_event_channels_are_not_built() {
     assert_eq!(table(1).init_control(), Err(Error::Unsupported));
 }
+
+#[test]
+fn a_virtual_cpu_sends_to_itself_what_nobody_else_has_to_hear_of() {
+    let (mut t, bits) = (table(1), Fake::default());
+    let (own, others, unbound) = (t.bind_ipi(V0).unwrap(), t.bind_ipi(V1).unwrap(), t.alloc_unbound(DomId(0)).unwrap());
+    for port in [others, unbound, EvtchnPort::new(0), EvtchnPort::new(77)] {
+        assert_eq!(t.send_to_self(port, V0, &bits), None, "{port:?}");
+        assert!(!bits.is_pending(port));
+    }
+    assert_eq!(t.send_to_self(own, V0, &bits), Some(()));
+    assert!(bits.is_pending(own) && bits.set_upcall_pending(V0));
+    bits.clear_pending(own);
+    assert_eq!(t.poll(V1, &[own], &bits), Ok(true));
+    assert_eq!(t.send_to_self(own, V0, &bits), None);
+    assert!(!bits.is_pending(own));
+}

@@ -45,14 +45,14 @@ pub struct TimerQueue<T> {
 
 impl<T> Default for TimerQueue<T> {
     fn default() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new(), next_number: 0 }
+        Self::new()
     }
 }
 
 impl<T> TimerQueue<T> {
     /// An empty queue.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new(), next_number: 0 }
     }
 
     /// How many timers wait.
@@ -85,9 +85,27 @@ impl<T> TimerQueue<T> {
 
     /// Takes a timer out; `None` if it was popped or cancelled before.
     pub fn cancel(&mut self, handle: Handle) -> Option<T> {
-        let slot = self.slots.get(handle.slot as usize).filter(|slot| slot.generation == handle.generation)?;
-        let place = slot.used.as_ref()?.0;
+        let place = self.place(handle)?;
         self.take(place).map(|(_, payload)| payload)
+    }
+
+    /// Gives a timer another deadline, as if it had been taken out and added; `false` if it was popped or cancelled before.
+    #[inline]
+    pub fn postpone(&mut self, handle: Handle, deadline_ns: u64) -> bool {
+        let Some(place) = self.place(handle) else { return false };
+        let Some(member) = self.heap.get_mut(place) else { return false };
+        (member.deadline_ns, member.number) = (deadline_ns, self.next_number);
+        self.next_number += 1;
+        if self.heap.len() > 1 {
+            self.settle(place);
+        }
+        true
+    }
+
+    /// Where in the heap a timer is.
+    fn place(&self, handle: Handle) -> Option<usize> {
+        let slot = self.slots.get(handle.slot as usize).filter(|slot| slot.generation == handle.generation)?;
+        slot.used.as_ref().map(|(place, _)| *place)
     }
 
     /// Takes out the earliest timer if its deadline has come, with its deadline.
@@ -116,14 +134,19 @@ impl<T> TimerQueue<T> {
         self.heap.swap_remove(place);
         if place < self.heap.len() {
             self.note(place);
-            self.rise(place);
-            self.sink(place);
+            self.settle(place);
         }
         let slot = &mut self.slots[member.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
         let (_, payload) = slot.used.take()?;
         self.free.push(member.slot);
         Some((member.deadline_ns, payload))
+    }
+
+    /// Puts a member whose deadline has changed where it belongs.
+    fn settle(&mut self, place: usize) {
+        self.rise(place);
+        self.sink(place);
     }
 
     fn rise(&mut self, mut place: usize) {
@@ -207,6 +230,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Add(u64),
+        Postpone(usize, u64),
         Cancel(usize),
         Pop(u64),
     }
@@ -214,6 +238,7 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             3 => (0u64..50).prop_map(Op::Add),
+            2 => (0usize..60, 0u64..50).prop_map(|(name, at)| Op::Postpone(name, at)),
             1 => (0usize..60).prop_map(Op::Cancel),
             2 => (0u64..50).prop_map(Op::Pop),
         ]
@@ -222,22 +247,33 @@ mod tests {
     proptest! {
         #[test]
         fn the_queue_behaves_like_a_sorted_list(ops in proptest::collection::vec(op(), 0..200)) {
-            let (mut queue, mut twin, mut handles) = (TimerQueue::new(), Vec::<(u64, usize)>::new(), Vec::new());
-            for op in ops {
+            // Deadline, when it was set, and name.
+            let (mut queue, mut twin, mut handles) = (TimerQueue::new(), Vec::<(u64, usize, usize)>::new(), Vec::new());
+            for (number, op) in ops.into_iter().enumerate() {
                 match op {
                     Op::Add(at) => {
                         let name = handles.len();
                         handles.push(queue.add(at, name).unwrap());
-                        twin.push((at, name));
+                        twin.push((at, number, name));
                         twin.sort();
                     }
+                    Op::Postpone(name, at) => if let Some(&handle) = handles.get(name) {
+                        let known = twin.iter().position(|t| t.2 == name);
+                        prop_assert_eq!(queue.postpone(handle, at), known.is_some());
+                        if let Some(known) = known {
+                            twin.remove(known);
+                            twin.push((at, number, name));
+                            twin.sort();
+                        }
+                    },
                     Op::Cancel(name) => if let Some(&handle) = handles.get(name) {
-                        let known = twin.iter().position(|t| t.1 == name);
-                        prop_assert_eq!(queue.cancel(handle), known.map(|at| twin.remove(at).1));
+                        let known = twin.iter().position(|t| t.2 == name);
+                        prop_assert_eq!(queue.cancel(handle), known.map(|at| twin.remove(at).2));
                     },
                     Op::Pop(now) => {
                         let due = twin.first().is_some_and(|t| t.0 <= now);
-                        prop_assert_eq!(queue.pop_due(now), due.then(|| twin.remove(0)));
+                        let first = due.then(|| twin.remove(0));
+                        prop_assert_eq!(queue.pop_due(now), first.map(|(at, _, name)| (at, name)));
                     }
                 }
                 prop_assert_eq!(queue.next_deadline(), twin.first().map(|t| t.0));
