@@ -127,6 +127,22 @@ pub fn guest_write<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, bytes: &[u
     }
 }
 
+/// [`guest_write`] of a line or a piece of one, without waiting. `None`, and nothing has been done, if a lock is not free or
+/// there is more to it.
+pub fn try_write(domain: &Domain, bytes: &[u8]) -> Option<()> {
+    let (text, is_end) = match bytes {
+        [] => return None,
+        [text @ .., b'\n'] => (text, true),
+        text => (text, false),
+    };
+    let is_plain = text.iter().all(|byte| matches!(byte, 0x20.. | b'\t'));
+    let console = domain.console.try_lock()?;
+    if !is_plain || !console.line.is_empty() || !(is_end || has_focus(domain)) {
+        return None;
+    }
+    machine::console::try_line(u32::from(domain.id.0), &domain.name, text, is_end).then_some(())
+}
+
 /// The guest has told its console port.
 pub fn notified<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, service: u8) {
     if service != SERVICE {

@@ -2,11 +2,13 @@
 
 use abi::errno::Errno;
 use abi::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE};
+use model::addr::GuestVirt;
 use sync::Cx;
 use sync::place::Root;
 
 use super::{Answer, Args, Outcome, command};
 use crate::console;
+use crate::domain::Domain;
 use crate::guest_memory::{copy_in, copy_out};
 use crate::run::Running;
 
@@ -41,4 +43,17 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
         }
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// `CONSOLEIO_write` of a running PV virtual CPU within its stay in the guest: without waiting. `None`, and nothing has
+/// been done, if more is to be done.
+#[inline(never)]
+pub fn try_write(domain: &Domain, count: u64, from: u64) -> Option<u64> {
+    let mut buffer = [0; STEP];
+    let bytes = buffer.get_mut(..(count & 0xffff_ffff) as usize)?;
+    if machine::pv::copy_from(GuestVirt::new(from), bytes) != 0 {
+        return None;
+    }
+    console::try_write(domain, bytes)?;
+    Some(0)
 }

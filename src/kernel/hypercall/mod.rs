@@ -3,7 +3,7 @@
 
 pub mod assist;
 mod compat;
-mod console;
+pub mod console;
 mod evtchn;
 mod grant;
 mod hvm;

@@ -4,16 +4,18 @@
 //! guest, comes with one, which the processor takes as soon as the guest goes on. So what touches only what this CPU has, and
 //! the guest's memory by the guest's own translations, can be done without leaving: the guest's exceptions and system
 //! calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do little: what touches a
-//! single entry of a page table, its own timer, or an event for itself.
+//! single entry of a page table, its own timer, an event for itself, a piece of a line on the console; or several of these.
 //! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
 //! is special: then nothing has been done here.
+
+use core::mem::offset_of;
 
 use abi::errno::Errno;
 use abi::event_channel::EVTCHNOP_SEND;
 use abi::nr;
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
-use abi::xen::VMASST_TYPE_WRITABLE_PAGETABLES;
+use abi::xen::{CONSOLEIO_WRITE, MulticallEntry, VMASST_TYPE_WRITABLE_PAGETABLES};
 use machine::exit::Kind;
 use machine::pv::{Vcpu, cause};
 use machine::virt::Virt;
@@ -32,7 +34,7 @@ use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
 use crate::domain::{Context, Domain, Remembered};
-use crate::hypercall::{self, table, vcpu as vcpu_op, version};
+use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
 
 /// What follows when the guest has left.
@@ -116,10 +118,7 @@ impl Stay<'_> {
         const GP: u64 = vector::GP as u64;
         let then = match regs.vector {
             PF => self.enter(vcpu, regs),
-            cause::SYSCALL if vcpu.is_kernel() => match regs.rax {
-                nr::IRET => self.go_back(vcpu, regs),
-                _ => self.call(vcpu, regs),
-            },
+            cause::SYSCALL if vcpu.is_kernel() => self.hypercall(vcpu, regs),
             cause @ (UD | GP) if cause == UD || regs.error == 0 => match self.instruction(vcpu, regs) {
                 Quick::Done => Then::Again,
                 Quick::Own => self.enter(vcpu, regs),
@@ -145,11 +144,52 @@ impl Stay<'_> {
         }
     }
 
-    /// Hypercalls that do little.
+    /// A hypercall.
     #[inline(always)]
-    fn call(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
-        let (number, first, second) = (regs.rax, regs.rdi, regs.rsi);
-        let result = match number {
+    fn hypercall(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+        let (number, first) = (regs.rax, regs.rdi);
+        if number == nr::IRET {
+            return self.go_back(vcpu, regs);
+        }
+        match self.call(vcpu, number, [first, regs.rsi, regs.rdx, regs.r10]) {
+            Some(result) => {
+                self.calls.add(number, first);
+                regs.rax = result;
+                Then::Again
+            }
+            None => match number {
+                nr::MULTICALL => multicall(self.reborrow(), vcpu, regs),
+                nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => self.send(vcpu, regs),
+                _ => Then::Call,
+            },
+        }
+    }
+
+    /// `EVTCHNOP_send` to itself, and the upcall if one is due.
+    #[inline(always)]
+    fn send(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+        if send_to_self(self.scene.domain, self.id, regs.rsi).is_none() {
+            return Then::Call;
+        }
+        self.calls.add(regs.rax, regs.rdi);
+        regs.rax = 0;
+        if self.scene.info.is_upcall_due() {
+            upcall(self.reborrow().scene, vcpu, regs);
+        }
+        Then::Again
+    }
+
+    #[inline(always)]
+    fn reborrow(&mut self) -> Stay<'_> {
+        let Scene { domain, info, ref mut pv } = self.scene;
+        Stay { scene: Scene { domain, info, pv }, id: self.id, xcr0: self.xcr0, calls: self.calls }
+    }
+
+    /// Hypercalls that do little, none of which has more arguments. `None`, and nothing has been done, for others.
+    #[inline(always)]
+    fn call(&mut self, vcpu: &mut Vcpu, number: u64, args: [u64; 4]) -> Option<u64> {
+        let [first, second, third, _] = args;
+        Some(match number {
             nr::XEN_VERSION if first as u32 == XENVER_VERSION => version::VERSION,
             nr::VCPU_OP if first as u32 == VCPUOP_IS_UP => {
                 vcpu_op::is_up(self.scene.domain, second).map_or_else(Errno::to_rax, u64::from)
@@ -164,39 +204,50 @@ impl Stay<'_> {
                 0
             }
             nr::UPDATE_VA_MAPPING | nr::MMU_UPDATE | nr::MMUEXT_OP | nr::MEMORY_OP => {
-                match mmu::stay::call(self.scene.domain, vcpu, regs) {
-                    Some(result) => result,
-                    None => return Then::Call,
-                }
+                mmu::stay::call(self.scene.domain, vcpu, number, args)?
             }
-            nr::SET_TIMER_OP => match vcpu_op::try_set_timer(self.scene.domain, self.id, first) {
-                Some(result) => result,
-                None => return Then::Call,
-            },
-            nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => {
-                if send(self.scene.domain, self.id, second).is_none() {
-                    return Then::Call;
-                }
-                self.calls.add(number, first);
-                regs.rax = 0;
-                if self.scene.info.is_upcall_due() {
-                    let Scene { domain, info, ref mut pv } = self.scene;
-                    upcall(Scene { domain, info, pv }, vcpu, regs);
-                }
-                return Then::Again;
+            nr::SET_TIMER_OP => vcpu_op::try_set_timer(self.scene.domain, self.id, first)?,
+            nr::CONSOLE_IO if first as u32 == CONSOLEIO_WRITE => {
+                console_io::try_write(self.scene.domain, second, third)?
             }
             _ if table::find_pv(number).is_none() => Errno::ENOSYS.to_rax(),
-            _ => return Then::Call,
-        };
-        self.calls.add(number, first);
-        regs.rax = result;
-        Then::Again
+            _ => return None,
+        })
     }
+}
+
+/// Calls of a multicall that are done in one stay.
+const AT_ONCE: u64 = 8;
+
+/// `multicall`, as far as its calls can be done here. The rest is done elsewhere, as if it alone had been asked for.
+#[inline(never)]
+fn multicall(mut stay: Stay<'_>, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+    const ENTRY: u64 = size_of::<MulticallEntry>() as u64;
+    let (list, count) = (regs.rdi, regs.rsi & 0xffff_ffff);
+    let mut done = 0;
+    while done < count.min(AT_ONCE) {
+        let entry = list.wrapping_add(done * ENTRY);
+        let Some([number, _, a, b, c, d, ..]) = machine::pv::read8(GuestVirt::new(entry)) else { break };
+        let Some(result) = stay.call(vcpu, number, [a, b, c, d]) else { break };
+        let to = entry.wrapping_add(offset_of!(MulticallEntry, result) as u64);
+        if !machine::pv::write1(GuestVirt::new(to), [result]) {
+            regs.rax = Errno::EFAULT.to_rax();
+            return Then::Again;
+        }
+        done += 1;
+    }
+    if done < count {
+        (regs.rdi, regs.rsi) = (list.wrapping_add(done * ENTRY), count - done);
+        return Then::Call;
+    }
+    stay.calls.add(nr::MULTICALL, list);
+    regs.rax = 0;
+    Then::Again
 }
 
 /// `EVTCHNOP_send` to itself. `None`, and nothing has been done, where others have to know.
 #[inline(never)]
-fn send(domain: &Domain, id: VcpuId, at: u64) -> Option<()> {
+fn send_to_self(domain: &Domain, id: VcpuId, at: u64) -> Option<()> {
     let port = EvtchnPort::new(machine::pv::read_half(GuestVirt::new(at))?);
     domain.channels.try_lock()?.send_to_self(port, id, &domain.shared)
 }

@@ -73,6 +73,19 @@ impl Console {
         }
     }
 
+    /// A line, or a part of one.
+    fn line(&mut self, owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
+        self.break_line(Some(owner));
+        let end: &[u8] = if is_end { b"\n" } else { b"" };
+        if self.open_line.is_none() {
+            self.put(&[b"(", prefix.as_bytes(), b") ", bytes, end]);
+        } else {
+            self.put(&[bytes, end]);
+        }
+        self.open_line = (!is_end).then_some(owner);
+        self.send();
+    }
+
     /// Ends a line that somebody else has begun, and says what was lost.
     fn break_line(&mut self, owner: Option<u32>) {
         if self.open_line.is_some() && self.open_line != owner {
@@ -159,16 +172,17 @@ pub fn flush() {
 /// Writes a line, or a part of one, with a prefix at its start. Parts of one `owner` join to a line as long as nobody
 /// else writes.
 pub fn line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
-    let mut console = CONSOLE.lock();
-    console.break_line(Some(owner));
-    let end: &[u8] = if is_end { b"\n" } else { b"" };
-    if console.open_line.is_none() {
-        console.put(&[b"(", prefix.as_bytes(), b") ", bytes, end]);
-    } else {
-        console.put(&[bytes, end]);
+    CONSOLE.lock().line(owner, prefix, bytes, is_end);
+}
+
+/// As [`line`] for a guest, without waiting. `false`, and nothing has been done, if it would have to wait.
+pub fn try_line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) -> bool {
+    let Some(mut console) = CONSOLE.try_lock() else { return false };
+    let has_room = !console.is_synchronous && console.log.waiting() < GUESTS_WAIT;
+    if has_room {
+        console.line(owner, prefix, bytes, is_end);
     }
-    console.open_line = (!is_end).then_some(owner);
-    console.send();
+    has_room
 }
 
 /// Writes formatted text in one piece.

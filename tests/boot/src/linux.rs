@@ -221,10 +221,13 @@ pub fn lives() -> Vec<Case> {
     for bed in [Bed::BochsSkylake, Bed::QemuSvm] {
         cases.push(reboot(bed));
         cases.push(crash(bed));
-        cases.push(shell(bed));
+        cases.push(shell("shell", bed));
+        // Interrupt 0 stands for none.
+        cases.push(shell("shell-polled", bed).option("com1=115200,8n1,0x3f8,0"));
         cases.push(consoles(bed));
         cases.push(memory_returns(bed));
     }
+    cases.push(shell("shell-synchronous", Bed::QemuSvm).option("sync_console"));
     cases.push(stress(Bed::QemuSvm, 15));
     cases
 }
@@ -334,7 +337,7 @@ fn memory_returns(bed: Bed) -> Case {
 }
 
 /// A person's session: a prompt, a command, power off.
-fn shell(bed: Bed) -> Case {
+fn shell(name: &str, bed: Bed) -> Case {
     let config = "name = \"debian\"\ntype = \"pvh\"\nkernel = \"vmlinuz\"\nramdisk = \"initrd\"\ncmdline = \"console=hvc0\"\nmemory = 256\nvcpus = 2\n";
     let steps = vec![
         domain("debian", "This is Linux"),
@@ -344,7 +347,7 @@ fn shell(bed: Bed) -> Case {
         Step::Type("poweroff\r".into()),
         host(words::ended("debian", words::POWERED_OFF)),
     ];
-    case("shell", bed)
+    case(name, bed)
         .text("debian.cfg", config)
         .file("vmlinuz", format!("build/beds/vmlinuz-{QUICK}"))
         .file("initrd", "build/initrd")

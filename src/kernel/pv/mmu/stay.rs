@@ -10,29 +10,26 @@ use machine::mem::frames;
 use machine::pv::{self, Vcpu};
 use machine::virt::Virt;
 use model::addr::{GuestVirt, MachineAddr, Mfn};
-use model::regs::Regs;
 
 use super::batch::is_single;
 use super::va::{change_quickly, find};
 use crate::domain::Domain;
 
 /// Does a hypercall of the guest's kernel. `None`, and nothing has been done, if it has to be done elsewhere.
-#[inline]
-pub fn call(domain: &Domain, vcpu: &mut Vcpu, regs: &Regs) -> Option<u64> {
-    match regs.rax {
-        nr::UPDATE_VA_MAPPING => update_va_mapping(domain, vcpu, regs.rdi, regs.rsi, regs.rdx),
-        nr::MMU_UPDATE if is_single(&arguments(regs)) => mmu_update(domain, regs.rdi),
-        nr::MMUEXT_OP if is_single(&arguments(regs)) => mmuext_op(vcpu, regs.rdi),
-        nr::MEMORY_OP if regs.rdi as u32 == XENMEM_MAXIMUM_RAM_PAGE => Some(frames::count()),
+#[inline(always)]
+pub fn call(domain: &Domain, vcpu: &mut Vcpu, number: u64, args: [u64; 4]) -> Option<u64> {
+    let [first, second, third, fourth] = args;
+    let is_single = is_single(&[first, second, third, fourth, 0, 0]);
+    match number {
+        nr::UPDATE_VA_MAPPING => update_va_mapping(domain, vcpu, first, second, third),
+        nr::MMU_UPDATE if is_single => mmu_update(domain, first),
+        nr::MMUEXT_OP if is_single => mmuext_op(vcpu, first),
+        nr::MEMORY_OP if first as u32 == XENMEM_MAXIMUM_RAM_PAGE => Some(frames::count()),
         _ => None,
     }
 }
 
-fn arguments(regs: &Regs) -> [u64; 6] {
-    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]
-}
-
-#[inline]
+#[inline(always)]
 fn update_va_mapping(domain: &Domain, vcpu: &mut Vcpu, va: u64, value: u64, flags: u64) -> Option<u64> {
     if flags & !UVMF_FLUSHTYPE_MASK != UVMF_LOCAL {
         return None;
@@ -53,7 +50,7 @@ fn update_va_mapping(domain: &Domain, vcpu: &mut Vcpu, va: u64, value: u64, flag
     Some(0)
 }
 
-#[inline]
+#[inline(always)]
 fn mmu_update(domain: &Domain, at: u64) -> Option<u64> {
     let [at, value] = pv::read2(GuestVirt::new(at))?;
     if at & 7 != MMU_NORMAL_PT_UPDATE {
@@ -65,7 +62,7 @@ fn mmu_update(domain: &Domain, at: u64) -> Option<u64> {
     change_quickly(domain, table, at.offset() / 8, value).then_some(0)
 }
 
-#[inline]
+#[inline(always)]
 fn mmuext_op(vcpu: &mut Vcpu, at: u64) -> Option<u64> {
     let [command, address] = pv::read2(GuestVirt::new(at))?;
     match command as u32 {
