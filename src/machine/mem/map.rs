@@ -141,6 +141,25 @@ pub unsafe fn complete(source: &mut impl TableSource, root: MachineAddr) -> Opti
     Some(())
 }
 
+/// Where a page of 2 MiB of the hypervisor's address space leads; `None` where there is none.
+pub(super) fn large_page(virt: u64) -> Option<MachineAddr> {
+    let mut table = root();
+    let mut shift = 39;
+    loop {
+        let index = (virt >> shift) as usize & 511;
+        // SAFETY: the index is below 512, and `table` is one of our tables, which are never given back.
+        let value = unsafe { Direct.pointer(table).add(index).read_volatile() };
+        if value & PRESENT == 0 || (shift == 21) != (value & LARGE != 0) {
+            return None;
+        }
+        table = MachineAddr::new(value & ADDRESS);
+        if shift == 21 {
+            return Some(table);
+        }
+        shift -= 9;
+    }
+}
+
 static ROOT: AtomicU64 = AtomicU64::new(0);
 
 /// The hypervisor's L4 table.

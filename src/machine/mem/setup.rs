@@ -22,6 +22,8 @@ unsafe extern "C" {
     static image_end: [u8; 0];
 }
 
+/// Bytes of a large page.
+const LARGE: u64 = 2 << 20;
 /// The memory that a PC's firmware uses.
 pub const FIRST_MIB: u64 = 1 << 20;
 
@@ -184,7 +186,6 @@ pub(super) fn map_pieces(
     places: &[(u64, Rights)],
     fill: impl Fn(*mut u64, u64),
 ) -> Option<()> {
-    const LARGE: u64 = 2 << 20;
     let mut at = span.start;
     while at < span.end {
         let is_large = at.is_multiple_of(LARGE) && span.end - at >= LARGE;
@@ -199,6 +200,25 @@ pub(super) fn map_pieces(
             unsafe { map::map(early, root, place + at, to.raw(), bytes, rights, 21)? };
         }
         at += bytes;
+    }
+    Some(())
+}
+
+/// Likewise, in pieces of 2 MiB alone. The span begins and ends at a multiple of that.
+pub(super) fn map_large_pieces(
+    early: &mut Early<'_>,
+    root: MachineAddr,
+    span: Span,
+    places: &[(u64, Rights)],
+    fill: impl Fn(*mut u64, u64),
+) -> Option<()> {
+    for at in (span.start..span.end).step_by(LARGE as usize) {
+        let to = take_large(early)?;
+        fill(early.pointer(to), LARGE);
+        for &(place, rights) in places {
+            // SAFETY: as above.
+            unsafe { map::map(early, root, place + at, to.raw(), LARGE, rights, 21)? };
+        }
     }
     Some(())
 }
