@@ -141,13 +141,16 @@ fn perform(cx: &mut Cx<'_, Root>, plan: &Plan, source: &Source, work: Work) -> R
     }
 }
 
-/// Gives the domain the largest block of memory that fits, and says how many frames that were.
+/// Gives the domain the largest block of memory that fits, or does a part of that, and says how many frames it got.
 fn populate(cx: &mut Cx<'_, Root>, domain: &Domain, gfn: Gfn, count: u64) -> Result<u64, String> {
     let (mut memory, _) = cx.lock(&domain.memory);
     for order in [9, 0] {
         let frames = 1u64 << order;
-        if gfn.raw().is_multiple_of(frames) && count >= frames && memory.populate(gfn, order).is_ok() {
-            return Ok(frames);
+        if !gfn.raw().is_multiple_of(frames) || count < frames {
+            continue;
+        }
+        if let Ok(is_done) = memory.populate(gfn, order) {
+            return Ok(if is_done { frames } else { 0 });
         }
     }
     Err(format!("out of memory at guest frame {gfn}"))

@@ -19,6 +19,9 @@ use model::page::Type;
 use model::paging::Flush;
 use model::pvh::MapEntry;
 
+/// Frames that are filled with zeros before pending work is looked for.
+pub const FILL_STEP: u64 = 128;
+
 /// A domain's memory.
 pub struct Memory {
     owner: DomId,
@@ -30,6 +33,8 @@ pub struct Memory {
     max_pages: u64,
     /// Frames that it owns for other ends: `shared_info`, the grant table. They are not given up with their place.
     special: Vec<Special>,
+    /// At the domain's end: from this frame on so many were taken out of the p2m and are to be let go.
+    taken: Option<(Mfn, u64)>,
     /// What `XENMEM_memory_map` tells.
     map: Vec<MapEntry>,
 }
@@ -64,12 +69,12 @@ impl Memory {
     /// No memory yet; `None` when there is none for the root table.
     pub fn new(owner: DomId, vendor: Vendor, largest: Size, max_pages: u64, map: Vec<MapEntry>) -> Option<Self> {
         let p2m = P2m::new(&mut NestedTables, vendor.nested(), largest)?;
-        Some(Self { owner, p2m: Some(p2m), pages: 0, max_pages, special: Vec::new(), map })
+        Some(Self { owner, p2m: Some(p2m), pages: 0, max_pages, special: Vec::new(), taken: None, map })
     }
 
     /// That of a PV domain.
     pub fn without_p2m(owner: DomId, max_pages: u64, map: Vec<MapEntry>) -> Self {
-        Self { owner, p2m: None, pages: 0, max_pages, special: Vec::new(), map }
+        Self { owner, p2m: None, pages: 0, max_pages, special: Vec::new(), taken: None, map }
     }
 
     /// The root of the nested page tables; none for a PV domain.
@@ -112,8 +117,9 @@ impl Memory {
         self.p2m.as_ref().is_some_and(|p2m| matches!(p2m.get(&NestedTables, gfn), Found::Hole { .. }))
     }
 
-    /// Adds `2^order` new frames of zeros at a place that is a hole.
-    pub fn populate(&mut self, gfn: Gfn, order: u8) -> Result<(), Errno> {
+    /// Adds `2^order` new frames of zeros at a place that is a hole. `false`: a bounded part of the work is done, and the
+    /// same is to be asked for again.
+    pub fn populate(&mut self, gfn: Gfn, order: u8) -> Result<bool, Errno> {
         let count = 1u64 << order;
         if self.pages + count > self.max_pages {
             return Err(Errno::ENOMEM);
@@ -121,12 +127,14 @@ impl Memory {
         if (0..count).any(|n| gfn.checked_add(n).is_none_or(|gfn| !self.is_hole(gfn))) {
             return Err(Errno::EINVAL);
         }
-        let mfn = frames::allocate(self.owner, order, None).ok_or(Errno::ENOMEM)?;
+        let mut most = FILL_STEP;
+        let Ok(mfn) = frames::allocate_part(self.owner, order, None, &mut most) else { return Ok(false) };
+        let mfn = mfn.ok_or(Errno::ENOMEM)?;
         match self.place(gfn, mfn, order) {
             Ok(flush) => {
                 debug_assert_eq!(flush, Flush::None, "a hole has no translations");
                 self.pages += count;
-                Ok(())
+                Ok(true)
             }
             Err((errno, done)) => {
                 self.pages += done;
@@ -269,12 +277,16 @@ impl Memory {
         let mut from = from;
         let mut left = i64::from(budget);
         while left > 0 {
+            if let Some((first, count)) = self.taken.take() {
+                let now = count.min(left as u64);
+                (0..now).for_each(|n| self.dropped(Mfn::new(first.raw() + n)).let_go());
+                self.taken = (now < count).then(|| (Mfn::new(first.raw() + now), count - now));
+                left -= now as i64;
+                continue;
+            }
             match self.p2m.as_mut()?.take_next(&mut NestedTables, from, 64) {
                 Taken::Entry(gfn, entry) => {
-                    for n in 0..1 << entry.order {
-                        self.dropped(Mfn::new(entry.mfn.raw() + n)).let_go();
-                    }
-                    left -= 1 << entry.order;
+                    self.taken = Some((entry.mfn, 1 << entry.order));
                     from = gfn;
                 }
                 Taken::More(gfn) => {

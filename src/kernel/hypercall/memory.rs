@@ -19,6 +19,8 @@ use crate::run::Running;
 pub(crate) const PROGRESS_SHIFT: u32 = 6;
 /// Frames after which pending work is looked for, and extents.
 const STEP: u64 = 64;
+/// Where in a call's first argument it stands how many frames of the extent that the call has come to are gone.
+pub(crate) const GONE_SHIFT: u32 = 32;
 /// The largest extent that a guest may ask for, as for Xen's domains without devices (`CONFIG_DOMU_MAX_ORDER`).
 const MAX_ORDER: u32 = 9;
 
@@ -99,15 +101,25 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
         return Ok(Outcome::Done(done));
     }
     let extents = GuestPtr::<u64>::new(arg.extent_start);
+    let mut gone = if command == XENMEM_DECREASE_RESERVATION { args[0] >> GONE_SHIFT } else { 0 };
     for index in done..arg.nr_extents {
         if (index - done) << arg.extent_order >= STEP {
             return Ok(again(args, command, index));
         }
         let Ok(gfn) = extents.at(index).read(cx, run) else { return Ok(Outcome::Done(index)) };
         let result = if command == XENMEM_POPULATE_PHYSMAP {
-            cx.lock(&run.domain.memory).0.populate(Gfn::new(gfn), arg.extent_order as u8)
+            let populated = cx.lock(&run.domain.memory).0.populate(Gfn::new(gfn), arg.extent_order as u8);
+            if populated == Ok(false) {
+                return Ok(again(args, command, index));
+            }
+            populated.map(|_| ())
         } else {
-            decrease(cx, run, Gfn::new(gfn), arg.extent_order)
+            let part = decrease(cx, run, Gfn::new(gfn), arg.extent_order, &mut gone);
+            if part == Ok(false) {
+                let first = u64::from(command) | index << PROGRESS_SHIFT | gone << GONE_SHIFT;
+                return Ok(Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]]));
+            }
+            part.map(|_| ())
         };
         if result.is_err() {
             return Ok(Outcome::Done(index));
@@ -119,20 +131,28 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
     Ok(Outcome::Done(arg.nr_extents))
 }
 
-/// Gives up an extent, frame after frame, as far as there is memory; one flush does for all.
-fn decrease(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, order: u32) -> Result<(), Errno> {
+/// Gives up an extent, frame after frame, as far as there is memory; one flush does for all of a part. `gone`: how many
+/// of its frames have gone. `false`: not all of them are.
+fn decrease(cx: &mut Cx<'_, Root>, run: &mut Running, gfn: Gfn, order: u32, gone: &mut u64) -> Result<bool, Errno> {
+    let until = (1 << order).min(gone.saturating_add(STEP));
     let mut dropped = Vec::new();
-    dropped.try_reserve_exact(1 << order).map_err(|_| Errno::ENOMEM)?;
-    let result = {
+    dropped.try_reserve_exact(STEP as usize).map_err(|_| Errno::ENOMEM)?;
+    let result: Result<(), Errno> = {
         let (mut memory, _) = cx.lock(&run.domain.memory);
-        (0..1u64 << order).try_for_each(|n| {
+        (*gone..until).try_for_each(|n| {
             let gfn = gfn.checked_add(n).ok_or(Errno::EINVAL)?;
             dropped.push(memory.remove(gfn)?.ok_or(Errno::EINVAL)?);
             Ok(())
         })
     };
     flush::after_change(cx, run, dropped);
-    result
+    result?;
+    if until < 1 << order {
+        *gone = until;
+        return Ok(false);
+    }
+    *gone = 0;
+    Ok(true)
 }
 
 /// A claim of memory is for control domains; what is wrong with it is said first, as in Xen.

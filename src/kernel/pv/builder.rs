@@ -32,7 +32,7 @@ use crate::{boot, console};
 /// Bytes that one step copies.
 const COPY_STEP: usize = 256 << 10;
 /// Pages that one step fills with entries.
-const PAGES_STEP: u64 = 32;
+const PAGES_STEP: u64 = 4;
 /// Frames beyond its memory that a domain may own, as Xen's toolstack lets it.
 const SLACK: u64 = 256;
 /// Frames that are left for the hypervisor beside an initial domain that wants all: 16 MiB.
@@ -177,14 +177,15 @@ impl Plan {
         }
     }
 
-    /// Gives the domain the largest block of memory that fits, and says how many frames that were.
+    /// Gives the domain the largest block of memory that fits, or does a part of that, and says how many frames it got.
     fn populate(&mut self, cx: &mut Cx<'_, Root>, count: u64) -> Result<u64, String> {
         for order in [9, 0] {
             let frames = 1u64 << order;
             if count < frames {
                 continue;
             }
-            let Some(first) = memory::allocate(cx, &self.domain, order, None) else { continue };
+            let Ok(first) = memory::allocate(cx, &self.domain, order, None) else { return Ok(0) };
+            let Some(first) = first else { continue };
             for n in 0..frames {
                 m2p::set(Mfn::new(first.raw() + n), self.frames.len() + n);
             }

@@ -9,26 +9,33 @@ mod relinquish;
 pub use op::op;
 pub use relinquish::{Relinquish, relinquish_all};
 
-use machine::mem::frames;
+use machine::mem::frames::{self, Again};
 use model::addr::{Mfn, PAGE_SHIFT};
 use sync::Cx;
 use sync::place::before;
 
 use crate::domain::Domain;
+use crate::domain::memory::FILL_STEP;
 
 /// Bits of an address, from which on none is too high for a frame.
 const ADDRESS_BITS: u32 = 64;
 
 /// `2^order` new frames of zeros, below frame `below` if given. `None` if the domain may not have so many more, or there
-/// are none.
-pub fn allocate<P: before::P2m>(cx: &mut Cx<P>, domain: &Domain, order: u8, below: Option<Mfn>) -> Option<Mfn> {
-    let pv = domain.pv.as_ref()?;
+/// are none. [`Again`]: a bounded part of the work is done.
+pub fn allocate<P: before::P2m>(
+    cx: &mut Cx<P>,
+    domain: &Domain,
+    order: u8,
+    below: Option<Mfn>,
+) -> Result<Option<Mfn>, Again> {
+    let Some(pv) = &domain.pv else { return Ok(None) };
     let max_pages = cx.lock(&domain.memory).0.max_pages();
     if !pv.pages.take(1 << order, max_pages) {
-        return None;
+        return Ok(None);
     }
-    let first = frames::allocate(domain.id, order, below);
-    if first.is_none() {
+    let mut most = FILL_STEP;
+    let first = frames::allocate_part(domain.id, order, below, &mut most);
+    if !matches!(first, Ok(Some(_))) {
         forget(domain, 1 << order);
     }
     first

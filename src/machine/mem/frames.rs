@@ -60,16 +60,48 @@ pub fn add(first: Mfn, end: Mfn) {
 
 /// Takes `2^order` free frames, below frame `below` if given, zeroed, for `owner`, each with the owner's own reference.
 pub fn allocate(owner: DomId, order: u8, below: Option<Mfn>) -> Option<Mfn> {
-    let first = BUDDY.lock().allocate(&mut FrameLinks(table()), order, below)?;
-    for raw in first.raw()..first.raw() + (1 << order) {
-        let frame = record(Mfn::new(raw)).expect("a frame that was free has a record");
-        if frame.count().is_dirty() {
-            scrub(Mfn::new(raw));
-            frame.scrubbed().expect("a frame that was free is not in use");
+    let mut most = u64::MAX;
+    allocate_part(owner, order, below, &mut most).expect("so many frames may be filled")
+}
+
+/// Not so many frames may be filled with zeros at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again;
+
+/// As [`allocate`], filling at most `most` frames with zeros, of which those that were are taken off. [`Again`]: what
+/// was filled is free and stays so filled, and the allocator gives it to the next who asks for as much.
+pub fn allocate_part(owner: DomId, order: u8, below: Option<Mfn>, most: &mut u64) -> Result<Option<Mfn>, Again> {
+    let first = BUDDY.lock().allocate(&mut FrameLinks(table()), order, below);
+    let Some(first) = first else { return Ok(None) };
+    let frames = || (first.raw()..first.raw() + (1 << order)).map(Mfn::new);
+    for mfn in frames() {
+        let frame = record(mfn).expect("a frame that was free has a record");
+        if !frame.count().is_dirty() {
+            continue;
         }
+        if *most == 0 {
+            BUDDY.lock().free(&mut FrameLinks(table()), first, order);
+            return Err(Again);
+        }
+        *most -= 1;
+        scrub(mfn);
+        frame.scrubbed().expect("a frame that was free is not in use");
+    }
+    for mfn in frames() {
+        let frame = record(mfn).expect("a frame that was free has a record");
         frame.allocate(owner).expect("a frame that was free and clean can be allocated");
     }
-    Some(first)
+    Ok(Some(first))
+}
+
+/// Gives back a frame that [`allocate_part`] gave and nobody has written to.
+pub fn release_untouched(mfn: Mfn) -> Result<(), Refused> {
+    let frame = record(mfn).ok_or(Refused::Free)?;
+    if let Effect::Free { .. } = frame.release()? {
+        frame.scrubbed()?;
+        BUDDY.lock().free(&mut FrameLinks(table()), mfn, 0);
+    }
+    Ok(())
 }
 
 /// Fills a frame that is not in use with zeros.

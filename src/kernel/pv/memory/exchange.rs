@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use abi::errno::Errno;
 use abi::memory::*;
-use machine::mem::frames::{self, HYPERVISOR};
+use machine::mem::frames::{self, Again, HYPERVISOR};
 use machine::mem::m2p;
 use model::addr::Mfn;
 use model::pv::mmu::{Entries, Memory};
@@ -17,6 +17,7 @@ use sync::place::Root;
 
 use super::below;
 use super::op::{max_order, name_frames};
+use crate::domain::memory::FILL_STEP;
 use crate::domain::{self, Domain};
 use crate::guest_memory::GuestPtr;
 use crate::hypercall::{Answer, Args, Outcome};
@@ -25,6 +26,8 @@ use crate::run::Running;
 
 /// Frames after which pending work is looked for.
 const STEP: u64 = 64;
+/// Why a new frame can be given back.
+const OURS: &str = "the hypervisor has the one reference";
 
 /// The extents of a chunk.
 struct Chunk {
@@ -70,9 +73,13 @@ fn chunks(cx: &mut Cx<'_, Root>, run: &Running, arg: &mut MemoryExchange) -> Res
         let chunk = Chunk { index: arg.nr_exchanged >> orders[0], orders };
         let given = list(cx, run, &arg.input, chunk.index, orders[0])?;
         let taken = take(cx, &run.domain, &given, input)?;
-        let Some(new) = new_frames(1 << orders[1], output, limit) else {
-            taken.iter().for_each(|&mfn| hand_over(mfn, HYPERVISOR, run.domain.id));
-            return Err(Errno::ENOMEM);
+        let new = match new_frames(1 << orders[1], output, limit) {
+            Ok(Some(new)) => new,
+            other => {
+                taken.iter().for_each(|&mfn| hand_over(mfn, HYPERVISOR, run.domain.id));
+                // Of the new frames some have been filled with zeros: the call goes on with this chunk.
+                return if other == Err(Again) { Ok(()) } else { Err(Errno::ENOMEM) };
+            }
         };
         // From here on nothing fails but the guest's own lists.
         let_go(cx, &run.domain, &taken);
@@ -119,24 +126,28 @@ fn hand_over(mfn: Mfn, from: model::ids::DomId, to: model::ids::DomId) {
     frames::hand_over(mfn, from, to).expect("a frame that was taken over has one reference, which is ours");
 }
 
-/// New frames, which belong to the hypervisor so far.
-fn new_frames(extents: usize, order: u32, limit: Option<Mfn>) -> Option<Vec<Mfn>> {
+/// New frames, which belong to the hypervisor so far. [`Again`]: a bounded part of the work is done.
+fn new_frames(extents: usize, order: u32, limit: Option<Mfn>) -> Result<Option<Vec<Mfn>>, Again> {
     let mut new = Vec::new();
-    new.try_reserve_exact(extents).ok()?;
+    if new.try_reserve_exact(extents).is_err() {
+        return Ok(None);
+    }
+    let mut most = FILL_STEP;
     for _ in 0..extents {
-        match frames::allocate(HYPERVISOR, order as u8, limit) {
-            Some(first) => new.push(first),
-            None => {
-                new.into_iter().for_each(|first| (0..1 << order).for_each(|n| release(Mfn::new(first.raw() + n))));
-                return None;
+        match frames::allocate_part(HYPERVISOR, order as u8, limit, &mut most) {
+            Ok(Some(first)) => new.push(first),
+            other => {
+                let all = new.into_iter().rev().flat_map(|first| (0..1 << order).map(move |n| first.raw() + n));
+                all.for_each(|raw| frames::release_untouched(Mfn::new(raw)).expect(OURS));
+                return other.map(|_| None);
             }
         }
     }
-    Some(new)
+    Ok(Some(new))
 }
 
 fn release(mfn: Mfn) {
-    frames::release(mfn).expect("the hypervisor has the one reference");
+    frames::release(mfn).expect(OURS);
 }
 
 /// Gives what was taken to the allocator, when no processor knows it any more.

@@ -2,6 +2,7 @@
 
 use abi::errno::Errno;
 use abi::memory::*;
+use machine::mem::frames::Again;
 use machine::mem::{frames, layout, m2p};
 use model::addr::Mfn;
 use model::pv::mmu::Stop;
@@ -11,7 +12,7 @@ use sync::place::Root;
 use super::{allocate, below, exchange};
 use crate::domain::{self, Domain};
 use crate::guest_memory::GuestPtr;
-use crate::hypercall::memory::{PROGRESS_SHIFT, amount, memory_map, progress};
+use crate::hypercall::memory::{GONE_SHIFT, PROGRESS_SHIFT, amount, memory_map, progress};
 use crate::hypercall::{Answer, Args, Outcome};
 use crate::pv::mmu::{Budget, with};
 use crate::run::Running;
@@ -41,6 +42,7 @@ pub fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
         XENMEM_MAXIMUM_GPFN => maximum_gpfn(cx, run, args[1]),
         XENMEM_EXCHANGE => exchange::exchange(cx, run, args),
         XENMEM_MACHPHYS_MAPPING => machphys_mapping(cx, run, args[1]),
+        XENMEM_MACHPHYS_MFN_LIST => machphys_mfn_list(cx, run, args[1]),
         XENMEM_MACHPHYS_COMPAT_MFN_LIST => Err(Errno::EOPNOTSUPP),
         XENMEM_MEMORY_MAP => own_memory_map(cx, run, args[1]),
         XENMEM_MACHINE_MEMORY_MAP if is_initial(run) => machine_memory_map(cx, run, args[1]),
@@ -110,6 +112,22 @@ fn machphys_mapping(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer
     Ok(Outcome::DONE)
 }
 
+/// Where the machine-to-phys table is, for any PV domain as with Xen. For a piece that is not there the one before stands.
+fn machphys_mfn_list(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    let ptr = GuestPtr::<MachphysMfnList>::new(at);
+    let mut arg = ptr.read(cx, run)?;
+    let list = GuestPtr::<u64>::new(arg.extent_start);
+    let count = (frames::count() * size_of::<u64>() as u64).div_ceil(m2p::EXTENT).min(arg.max_extents.into());
+    let mut last = Mfn::new(0);
+    for index in 0..count {
+        last = m2p::extent(index).unwrap_or(last);
+        list.at(index).write(cx, run, &last.raw())?;
+    }
+    arg.nr_extents = count as u32;
+    ptr.write(cx, run, &arg)?;
+    Ok(Outcome::DONE)
+}
+
 fn own_memory_map(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     let has_map = !cx.lock(&run.domain.memory).0.map().is_empty();
     if has_map {
@@ -158,6 +176,7 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
         return Outcome::Done(done);
     }
     let list = GuestPtr::<u64>::new(arg.extent_start);
+    let mut gone = if command == XENMEM_DECREASE_RESERVATION { args[0] >> GONE_SHIFT } else { 0 };
     for index in done..arg.nr_extents {
         if (index - done) << arg.extent_order >= STEP {
             let first = u64::from(command) | index << PROGRESS_SHIFT;
@@ -165,17 +184,17 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
         }
         let is_done = match command {
             XENMEM_DECREASE_RESERVATION => match list.at(index).read(cx, run) {
-                Ok(first) => decrease(cx, &run.domain, first, arg.extent_order),
+                Ok(first) => decrease(cx, &run.domain, first, arg.extent_order, &mut gone),
                 Err(_) => Ok(false),
             },
-            XENMEM_INCREASE_RESERVATION => Ok(increase(cx, run, list.at(index), &arg)),
-            _ => Ok(populate(cx, run, list.at(index), &arg)),
+            XENMEM_INCREASE_RESERVATION => increase(cx, run, list.at(index), &arg),
+            _ => populate(cx, run, list.at(index), &arg),
         };
         match is_done {
             Ok(true) => {}
             Ok(false) => return Outcome::Done(index),
             Err(Again) => {
-                let first = u64::from(command) | index << PROGRESS_SHIFT;
+                let first = u64::from(command) | index << PROGRESS_SHIFT | gone << GONE_SHIFT;
                 return Outcome::Again([first, args[1], args[2], args[3], args[4], args[5]]);
             }
         }
@@ -183,23 +202,30 @@ fn reservation(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args, command: u
     Outcome::Done(arg.nr_extents)
 }
 
-/// The same extent is to be asked for again.
-struct Again;
-
 /// New frames, whose number the guest is told if it has room for that.
-fn increase(cx: &mut Cx<'_, Root>, run: &Running, extent: GuestPtr<u64>, arg: &MemoryReservation) -> bool {
+fn increase(
+    cx: &mut Cx<'_, Root>,
+    run: &Running,
+    extent: GuestPtr<u64>,
+    arg: &MemoryReservation,
+) -> Result<bool, Again> {
     let limit = below(arg.mem_flags & XENMEMF_ADDRESS_BITS_MASK);
-    let Some(first) = allocate(cx, &run.domain, arg.extent_order as u8, limit) else { return false };
-    arg.extent_start == 0 || extent.write(cx, run, &first.raw()).is_ok()
+    let Some(first) = allocate(cx, &run.domain, arg.extent_order as u8, limit)? else { return Ok(false) };
+    Ok(arg.extent_start == 0 || extent.write(cx, run, &first.raw()).is_ok())
 }
 
 /// New frames, which the guest knows by the numbers from that of the extent on, and whose number it is told.
-fn populate(cx: &mut Cx<'_, Root>, run: &Running, extent: GuestPtr<u64>, arg: &MemoryReservation) -> bool {
+fn populate(
+    cx: &mut Cx<'_, Root>,
+    run: &Running,
+    extent: GuestPtr<u64>,
+    arg: &MemoryReservation,
+) -> Result<bool, Again> {
     let limit = below(arg.mem_flags & XENMEMF_ADDRESS_BITS_MASK);
-    let Ok(number) = extent.read(cx, run) else { return false };
-    let Some(first) = allocate(cx, &run.domain, arg.extent_order as u8, limit) else { return false };
+    let Ok(number) = extent.read(cx, run) else { return Ok(false) };
+    let Some(first) = allocate(cx, &run.domain, arg.extent_order as u8, limit)? else { return Ok(false) };
     name_frames(first, number, arg.extent_order);
-    extent.write(cx, run, &first.raw()).is_ok()
+    Ok(extent.write(cx, run, &first.raw()).is_ok())
 }
 
 /// Says by which numbers the owner of `2^order` frames knows them.
@@ -209,23 +235,29 @@ pub(super) fn name_frames(first: Mfn, number: u64, order: u32) {
     }
 }
 
-/// Gives up an extent, frame after frame; what is mapped still stays as long as it is.
-fn decrease(cx: &mut Cx<'_, Root>, domain: &Domain, first: u64, order: u32) -> Result<bool, Again> {
-    for n in 0..1 << order {
-        let mfn = Mfn::new(first.wrapping_add(n));
-        if cx.lock(&domain.memory).0.is_special(mfn) {
-            return Ok(false);
+/// Gives up an extent, frame after frame; what is mapped still stays as long as it is. `gone`: how many of its frames have
+/// gone. [`Again`]: those that have do not come again.
+fn decrease(cx: &mut Cx<'_, Root>, domain: &Domain, first: u64, order: u32, gone: &mut u64) -> Result<bool, Again> {
+    let frame = |n| Mfn::new(first.wrapping_add(n));
+    let until = (1 << order).min(gone.saturating_add(STEP));
+    let special = {
+        let (memory, _) = cx.lock(&domain.memory);
+        (*gone..until).find(|&n| memory.is_special(frame(n)))
+    };
+    let answer = with(cx, domain, false, &Budget::new(), |session| {
+        while *gone < special.unwrap_or(until) {
+            session.mmu().release(frame(*gone))?;
+            *gone += 1;
         }
-        loop {
-            match with(cx, domain, false, &Budget::new(), |session| session.mmu().release(mfn)) {
-                Some(Ok(())) => break,
-                // The frame is as it was.
-                Some(Err(Stop::Again)) if n == 0 => return Err(Again),
-                // Frames before it are gone and are not found again; what others left to be undone is done here.
-                Some(Err(Stop::Again)) => {}
-                _ => return Ok(false),
-            }
+        Ok(())
+    });
+    match answer {
+        Some(Ok(())) if special.is_some() => Ok(false),
+        Some(Ok(())) if *gone >= 1 << order => {
+            *gone = 0;
+            Ok(true)
         }
+        Some(Ok(()) | Err(Stop::Again)) => Err(Again),
+        _ => Ok(false),
     }
-    Ok(true)
 }

@@ -227,6 +227,8 @@ impl Memory for Tables<'_> {
     }
 
     fn free(&mut self, mfn: Mfn, owner: DomId, stamp: Stamp) {
+        // As much work as some entries.
+        self.budget.charge(3);
         if stamp.is_flushed(self.pv.flushed_epoch.load(Ordering::Acquire)) {
             return self.give(mfn, owner);
         }

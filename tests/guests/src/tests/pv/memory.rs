@@ -34,6 +34,7 @@ pub fn run(boot: &Boot) {
     increase();
     exchange();
     refused_exchanges();
+    large();
     map();
     translated_only();
 }
@@ -68,14 +69,18 @@ fn table() {
     let mut list =
         MachphysMfnList { max_extents: 4, extent_start: frames.as_mut_ptr() as u64, ..MachphysMfnList::new_zeroed() };
     let ret = op(XENMEM_MACHPHYS_MFN_LIST, &mut list);
-    // A table that does not lie in extents of 2 MiB has no such list.
-    check!(ret == Ret(0) || ret == Ret::err(Errno::ENOSYS), "XENMEM_machphys_mfn_list succeeds or is ENOSYS"; "{}", ret);
-    if ret != Ret(0) {
-        return;
-    }
+    zero(ret, "XENMEM_machphys_mfn_list succeeds");
     let first = mem::peek64(frames.as_ptr() as u64);
     println!("list: {} frames, the first {:#x}", list.nr_extents, first);
+    let highest = hypercall::call(nr::MEMORY_OP, [XENMEM_MAXIMUM_RAM_PAGE.into(), 0, 0, 0, 0]).0 as u64;
+    let wanted = (highest * 8).div_ceil(2 << 20).min(4);
+    equal(list.nr_extents.into(), wanted, "it has a piece for each GiB up to the highest frame");
     check!((1..=4).contains(&list.nr_extents) && first != 0 && first.is_multiple_of(512), "it tells frames of 2 MiB"; "{:#x}", first);
+    list.max_extents = 0;
+    zero(op(XENMEM_MACHPHYS_MFN_LIST, &mut list), "a list without room succeeds");
+    let none = mem::read::<MachphysMfnList>(mem::addr_of(&list)).nr_extents;
+    equal(none.into(), 0, "and tells of nothing");
+    list.max_extents = 4;
     list.extent_start = 0xffff_8300_0000_0000;
     fails(op(XENMEM_MACHPHYS_MFN_LIST, &mut list), Errno::EFAULT, "into the hypervisor it is EFAULT");
 }
@@ -163,6 +168,84 @@ fn exchange() {
     zero(mmu::update_va(page.addr(), frame << 12 | KERNEL, mmu::UVMF_INVLPG), "it can be mapped");
     let old = mmu::update_va(PAGES[2].addr(), before << 12 | KERNEL, mmu::UVMF_INVLPG);
     check!(old.errno().is_some(), "the old frame cannot"; "{}", old);
+}
+
+/// Frames of an extent of the largest order that every domain may have.
+const LARGE: u64 = 512;
+
+/// An extent of 2 MiB, for as many single frames; and back.
+fn large() {
+    let first = pv::nr_pages() - LARGE;
+    let before = current();
+    for n in 0..LARGE {
+        mem::poke64(LIST.addr() + n * 8, pv::p2m(first + n));
+    }
+    let mut arg = MemoryReservation { extent_start: LIST.addr(), nr_extents: LARGE, ..reservation(&[]) };
+    equal(op(XENMEM_DECREASE_RESERVATION, &mut arg).0 as u64, LARGE, "512 frames are given back");
+    let frame = populate_large(first);
+    let is_whole = frame.is_multiple_of(LARGE) && (0..LARGE).all(|n| pv::m2p(frame + n) == first + n);
+    check!(is_whole, "their numbers are those that were asked for, one after the other"; "{:#x}", frame);
+    equal((current() - before) as u64, 0, "the reservation is as before");
+    let dirty = (0..LARGE).filter(|n| !is_clear(frame + n)).count();
+    equal(dirty as u64, 0, "they hold nothing of others");
+    let list = [frame];
+    let mut arg = MemoryReservation { extent_order: 9, ..reservation(&list) };
+    equal(op(XENMEM_DECREASE_RESERVATION, &mut arg).0 as u64, 1, "the extent can be given back as a whole");
+    equal((before - current()) as u64, LARGE, "the reservation is 512 pages less");
+    check!(pv::m2p(frame + LARGE - 1) != first + LARGE - 1, "the last frame has no number any more");
+    // One that was written to.
+    let frame = populate_large(first);
+    for n in 0..LARGE {
+        pv::set_p2m(first + n, frame + n);
+    }
+    let dirty = (0..LARGE).filter(|n| !is_clear(frame + n)).count();
+    equal(dirty as u64, 0, "frames that come again do not either");
+    exchange_large(first);
+}
+
+static LIST: Page = Page::new();
+static OTHERS: Page = Page::new();
+
+/// The last 512 pages for an extent of 2 MiB, and that for single frames again.
+fn exchange_large(first: u64) {
+    for n in 0..LARGE {
+        mem::poke64(LIST.addr() + n * 8, pv::p2m(first + n));
+        mem::poke64(OTHERS.addr() + n * 8, first + n);
+    }
+    let singles = |page: &Page| MemoryReservation { extent_start: page.addr(), nr_extents: LARGE, ..reservation(&[]) };
+    let number = [first];
+    let large = MemoryReservation { extent_order: 9, ..reservation(&number) };
+    let mut arg = MemoryExchange { input: singles(&LIST), output: large, nr_exchanged: 0 };
+    zero(op(XENMEM_EXCHANGE, &mut arg), "512 frames are exchanged for an extent of 2 MiB");
+    let frame = mem::peek64(number.as_ptr() as u64);
+    let is_whole = frame.is_multiple_of(LARGE) && (0..LARGE).all(|n| pv::m2p(frame + n) == first + n);
+    check!(is_whole, "it has their numbers"; "{:#x}", frame);
+    let mut arg = MemoryExchange { input: large, output: singles(&OTHERS), nr_exchanged: 0 };
+    zero(op(XENMEM_EXCHANGE, &mut arg), "and it for 512 frames");
+    let frame = |n: u64| mem::peek64(OTHERS.addr() + n * 8);
+    check!((0..LARGE).all(|n| pv::m2p(frame(n)) == first + n), "which have the numbers again");
+    (0..LARGE).for_each(|n| pv::set_p2m(first + n, frame(n)));
+}
+
+fn populate_large(first: u64) -> u64 {
+    let list = [first];
+    let mut arg = MemoryReservation { extent_order: 9, ..reservation(&list) };
+    equal(op(XENMEM_POPULATE_PHYSMAP, &mut arg).0 as u64, 1, "an extent of 2 MiB can be had");
+    mem::peek64(list.as_ptr() as u64)
+}
+
+/// What the domain leaves in frames. Xen does not clear those that a domain gives back while it lives.
+const MARK: u64 = 0x1234_5678;
+
+/// Whether a frame holds zeros, or what the domain has left there before; it leaves that there.
+fn is_clear(frame: u64) -> bool {
+    let page = &PAGES[0];
+    let mapped = mmu::update_va(page.addr(), frame << 12 | KERNEL, mmu::UVMF_INVLPG);
+    let holds = |n: u64| mem::peek64(page.addr() + n * 8);
+    let is_clear = mapped == Ret(0) && (0..512).all(|n| holds(n) == 0 || n == 1 && holds(n) == MARK);
+    mem::poke64(page.addr() + 8, MARK);
+    mmu::update_va(page.addr(), mmu::own(page, KERNEL), mmu::UVMF_INVLPG);
+    is_clear
 }
 
 fn refused_exchanges() {
