@@ -30,6 +30,11 @@ build/euxen: FORCE
 	@$(CARGO) build --release $(BARE)
 	@cmp -s target/x86_64-hv/release/euxen $@ || cp target/x86_64-hv/release/euxen $@
 
+# The same with a count of how long a CPU goes without a look at what is pending (src/kernel/stretch.rs).
+build/euxen-stretch: FORCE
+	@$(CARGO) build --release --features stretch $(BARE)
+	@cp target/x86_64-hv/release/euxen $@
+
 # A static program for Linux guests, built as our own guest is.
 build/stress: FORCE
 	@cd tests/stress && $(CARGO) build --quiet --release

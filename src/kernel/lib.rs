@@ -18,5 +18,6 @@ mod pv;
 mod run;
 mod runstate;
 mod sched;
+mod stretch;
 mod time;
 mod updown;

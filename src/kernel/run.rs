@@ -16,6 +16,7 @@ use sync::place::Root;
 use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
+use crate::stretch::{self, What};
 use crate::{blocking, caches, console, pv, runstate, sched, time};
 
 /// What follows an exit.
@@ -94,15 +95,20 @@ pub fn main_loop() -> ! {
     let mut running: Option<Running> = None;
     let mut next = Next::Schedule;
     loop {
+        stretch::end();
         let what = irq::take_pending();
+        stretch::begin();
         if what != 0 {
             next = Next::Schedule;
+            stretch::at(What::Serve);
             serve(&mut cx, what);
         }
         if next == Next::Schedule {
+            stretch::at(What::Schedule);
             let decision = sched::schedule(&mut cx);
             let until_ns = decision.until_ns;
             switch(&mut cx, &mut running, decision);
+            stretch::at(What::LongWork);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
             time::arm(&mut cx, [until_ns, step, console::next_look()].into_iter().flatten().min());
             next = Next::Enter;
@@ -110,6 +116,7 @@ pub fn main_loop() -> ! {
         if let Some(run) = &mut running {
             next = step(&mut cx, run);
         } else if !irq::is_pending() {
+            stretch::end();
             cpu::wait_for_interrupt();
             next = Next::Schedule;
         }

@@ -16,10 +16,14 @@ struct Key<P: before::DomainList> {
     act: fn(&mut Cx<P>),
 }
 
-fn keys<P: before::DomainList>() -> [Key<P>; 8] {
+const KEYS: usize = 8 + cfg!(feature = "stretch") as usize;
+
+fn keys<P: before::DomainList>() -> [Key<P>; KEYS] {
     [
         Key { key: b'e', what: "event channels of every domain", act: channels },
         Key { key: b'h', what: "this list", act: help },
+        #[cfg(feature = "stretch")]
+        Key { key: b'l', what: "the longest times without a look at pending work", act: stretches },
         Key { key: b'm', what: "memory", act: memory },
         Key { key: b'q', what: "domains and their virtual CPUs", act: domains },
         Key { key: b'r', what: "time accounts of every virtual CPU", act: runstates },
@@ -111,6 +115,11 @@ fn channels<P: before::DomainList>(cx: &mut Cx<P>) {
 fn clocks<P: before::DomainList>(cx: &mut Cx<P>) {
     log::info!("  TSC {} kHz, {} ns since the first instruction", machine::time::tsc_hz() / 1000, time::now());
     log::info!("  wall clock at that instruction: {} s since 1970", time::wall_clock(cx).sec());
+}
+
+#[cfg(feature = "stretch")]
+fn stretches<P: before::DomainList>(_: &mut Cx<P>) {
+    crate::stretch::report();
 }
 
 fn restart<P: before::DomainList>(_: &mut Cx<P>) {

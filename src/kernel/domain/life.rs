@@ -176,7 +176,7 @@ static JOB: Lock<place::Domctl, Option<Job>> = Lock::new(None);
 /// Ports that one step closes.
 const PORTS_PER_STEP: u32 = 256;
 /// Frames that one step gives back.
-const FRAMES_PER_STEP: u32 = 1024;
+const FRAMES_PER_STEP: u32 = 128;
 
 /// Ends the domain of the running virtual CPU, which does not go on.
 pub fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) {
@@ -387,6 +387,13 @@ fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
 }
 
 fn step(cx: &mut Cx<'_, Root>, job: Job) -> Option<Job> {
+    crate::stretch::part(match &job {
+        Job::Close { .. } => 1,
+        Job::Relinquish { .. } => 2,
+        Job::RelinquishPv { at: Relinquish::Vcpus, .. } => 3,
+        Job::RelinquishPv { .. } => 4,
+        Job::Build(_) => 5,
+    });
     match job {
         Job::Close { domain, from } => Some(close_ports(cx, domain, from)),
         Job::Relinquish { domain, from, has_memory: true } => {
@@ -430,6 +437,8 @@ fn destroyed(cx: &mut Cx<'_, Root>, domain: Arc<Domain>) -> Option<Job> {
         return Some(Job::Build(alloc::boxed::Box::new(Builder::new(source))));
     }
     drop(source);
+    #[cfg(feature = "stretch")]
+    crate::stretch::report();
     log::info!("({name}) is destroyed; {} KiB free", free_kib());
     if domain::all(cx).is_empty() {
         log::info!("no domain is left; `R` at the console restarts the machine");

@@ -15,6 +15,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use crate::run::{Next, Running, begin_stay};
+use crate::stretch;
 
 /// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
 #[inline(never)]
@@ -24,9 +25,13 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
             return Next::Schedule;
         }
         begin_stay(run);
+        stretch::end();
         let exit = run.context.hw.run(&mut run.context.regs);
+        stretch::begin();
         run.here.visits.left();
         let next = exit::handle(cx, run, exit);
+        stretch::end();
+        stretch::begin();
         if next == Next::Schedule || run.here.pending.is_some() {
             return next;
         }

@@ -23,6 +23,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use crate::run::{Next, Running};
+use crate::stretch;
 
 /// The arguments of a hypercall.
 pub type Args = [u64; 6];
@@ -81,6 +82,7 @@ fn enter_otherwise(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     let number = run.context.regs.rax & 0xffff_ffff;
     let args = compat::args(&run.context.regs);
     run.context.hypercalls.add(number, args[0]);
+    stretch::at_call(number, args[0]);
     let answer = compat::dispatch(cx, run, number, &args);
     if let Ok(Outcome::Again(args)) = answer {
         compat::set_args(&mut run.context.regs, args);
@@ -93,6 +95,7 @@ fn enter_otherwise(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
 
 /// One call, by number.
 fn dispatch(cx: &mut Cx<'_, Root>, run: &mut Running, number: u64, args: &Args) -> Answer {
+    stretch::at_call(number, args[0]);
     if run.is_pv() {
         return table::find_pv(number).map_or(Err(Errno::ENOSYS), |handler| handler(cx, run, args));
     }
@@ -141,6 +144,7 @@ pub fn enter_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     run.context.hypercalls.add(number, args[0]);
+    stretch::at_call(number, args[0]);
     let answer = match table::find_pv(number) {
         Some(handler) => handler(cx, run, &args),
         None => Err(Errno::ENOSYS),

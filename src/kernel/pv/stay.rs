@@ -36,6 +36,7 @@ use super::{calls, events, exit, mmu};
 use crate::domain::{Context, Domain, Remembered};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
+use crate::stretch;
 
 /// What follows when the guest has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         }
         begin_stay(run);
         let next = stay(cx, run);
+        stretch::end();
+        stretch::begin();
         if next == Next::Schedule || run.here.pending.is_some() {
             return next;
         }
@@ -75,7 +78,10 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     };
     let scene = Scene { domain: &run.domain, info: info.words(), pv };
     let mut stay = Stay { scene, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
-    let then = match hw.pv_mut().run_with(regs, |vcpu, regs| stay.left(vcpu, regs)) {
+    stretch::end();
+    let then = hw.pv_mut().run_with(regs, |vcpu, regs| stay.left(vcpu, regs));
+    stretch::begin();
+    let then = match then {
         Ok(then) => then,
         Err(exit) => {
             run.here.visits.left();
