@@ -85,6 +85,6 @@ fn first(name: &str, vcpus: u32, bed: Bed) -> Case {
         .file(&format!("guest test={name}"), IMAGE)
         .never("Domain-0", "FAIL ")
         .domain_says("Domain-0", &["GUEST-DONE * passed,*failed"])
-        .host_says(&[&words::ended("Domain-0", words::POWERED_OFF)])
+        .host_says(&[&words::ended("Domain-0", words::POWERED_OFF), &words::destroyed("Domain-0")])
         .budget(10, 90)
 }
