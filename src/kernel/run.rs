@@ -67,6 +67,11 @@ impl Running {
         &self.vcpu
     }
 
+    /// Its part that others reach, and its own.
+    pub fn parts(&mut self) -> (&Vcpu, &mut Context) {
+        (&self.vcpu, &mut self.context)
+    }
+
     /// Looks anew where its `vcpu_info` is.
     pub fn find_info(&mut self) {
         self.info = self.domain.shared.info(self.domain.id, self.id);

@@ -20,8 +20,8 @@ pub fn apply(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
         (state.start.take(), state.waits_for_startup)
     };
     match start {
-        Some(Start::Registers(state)) => startup::set_registers(run, &state),
-        Some(Start::Startup(page)) => startup::set_registers(run, &startup::real_mode(page)),
+        Some(Start::Registers(state)) => startup::set_registers(cx, run, &state),
+        Some(Start::Startup(page)) => startup::set_registers(cx, run, &startup::real_mode(page)),
         Some(Start::Pv(state)) => pv::start::set(cx, run, *state),
         Some(Start::Wait) | None => {}
     }

@@ -96,6 +96,12 @@ pub enum Exit {
     },
     /// An access that the nested page tables do not allow.
     NestedFault(NestedFault),
+    /// The guest has written a register of its local APIC by the page that the processor serves
+    /// ([`super::virt::Virt::serve_apic_page`]); RIP is behind the instruction.
+    ApicWrite {
+        /// The register's offset in the page.
+        offset: u16,
+    },
     /// An exception that the back-end intercepts, not yet delivered to the guest.
     Exception {
         /// Vector below 32.
@@ -169,6 +175,8 @@ pub enum Kind {
     IretFault,
     /// [`Exit::NestedFault`].
     NestedFault,
+    /// [`Exit::ApicWrite`].
+    ApicWrite,
     /// [`Exit::Exception`].
     Exception,
     /// [`Exit::TaskSwitch`].
@@ -209,6 +217,7 @@ impl Kind {
         Self::SoftInterrupt,
         Self::IretFault,
         Self::NestedFault,
+        Self::ApicWrite,
         Self::Exception,
         Self::TaskSwitch,
         Self::TripleFault,
@@ -243,6 +252,7 @@ impl Exit {
             Self::SoftInterrupt(_) => Kind::SoftInterrupt,
             Self::IretFault { .. } => Kind::IretFault,
             Self::NestedFault(_) => Kind::NestedFault,
+            Self::ApicWrite { .. } => Kind::ApicWrite,
             Self::Exception { .. } => Kind::Exception,
             Self::TaskSwitch => Kind::TaskSwitch,
             Self::TripleFault => Kind::TripleFault,

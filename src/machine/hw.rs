@@ -39,6 +39,11 @@ pub fn enable_this_cpu() {
     }
 }
 
+/// Whether the processor can serve a page with the local APIC's registers.
+pub fn serves_apic_page() -> bool {
+    vendor() == Ok(Vendor::Vmx) && vmx::serves_apic_page()
+}
+
 impl Vendor {
     /// The form of the nested page tables.
     pub fn nested(self) -> Nested {
@@ -183,6 +188,19 @@ impl Virt for HwVcpu {
     }
     fn cpl(&self) -> u8 {
         each!(self, vcpu => vcpu.cpl())
+    }
+    fn set_apic_access_page(&mut self, page: Mfn) {
+        each!(self, vcpu => vcpu.set_apic_access_page(page));
+    }
+    fn serve_apic_page(&mut self, is_on: bool) -> bool {
+        each!(self, vcpu => vcpu.serve_apic_page(is_on))
+    }
+    fn apic_register(&self, offset: u16) -> u32 {
+        each!(self, vcpu => vcpu.apic_register(offset))
+    }
+    #[inline]
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        each!(self, vcpu => vcpu.set_apic_register(offset, value));
     }
     #[inline]
     fn is_long(&self) -> bool {

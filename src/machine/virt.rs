@@ -9,6 +9,7 @@
 //! for the CPU on which it is loaded, and interrupts are off throughout.
 
 use crate::exit::Exit;
+use model::addr::Mfn;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 
 /// Registers that the processor or the back-end switches with the guest. Reads and writes of them by the guest
@@ -99,6 +100,21 @@ pub trait Virt: Sized {
     fn cr8(&self) -> Option<u8>;
     /// Sets CR8 where [`Virt::cr8`] is kept; a guest that lowers it below `threshold` exits.
     fn set_cr8(&mut self, cr8: u8, threshold: u8);
+
+    /// Gives the frame that the guest has at its local APIC's address, before the first load. Where the processor cannot
+    /// serve that page it is memory like any other.
+    fn set_apic_access_page(&mut self, _: Mfn) {}
+    /// Has the processor serve the page: reads come from what [`Virt::set_apic_register`] wrote, a write exits as
+    /// [`Exit::ApicWrite`], and the task priority is the guest's. Answers whether it is so from now on.
+    fn serve_apic_page(&mut self, _: bool) -> bool {
+        false
+    }
+    /// A register of that page, by its offset.
+    fn apic_register(&self, _: u16) -> u32 {
+        0
+    }
+    /// Writes [`Virt::apic_register`].
+    fn set_apic_register(&mut self, _: u16, _: u32) {}
 
     /// A register that is switched with the guest.
     fn msr(&self, msr: GuestMsr) -> u64;

@@ -9,10 +9,10 @@ use abi::hvm_params::HVM_NR_PARAMS;
 use machine::cpu::extended::{self, Extended};
 use machine::cpu::features;
 use machine::frame::RegsPage;
-use machine::hw::HwVcpu;
+use machine::hw::{self, HwVcpu};
 use machine::mem::frames;
 use machine::virt::{Virt, Window};
-use model::addr::PAGE_SHIFT;
+use model::addr::{Mfn, PAGE_SHIFT};
 use model::chip::lapic::{Config as LapicConfig, Lapic};
 use model::config::xl::{DomainConfig, DomainKind};
 use model::evtchn::{Channels, NR_PORTS};
@@ -20,6 +20,7 @@ use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
 use model::ids::{DomId, VcpuId};
 use model::policy::control::ControlPolicy;
 use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
+use model::pvh::LOCAL_APIC;
 use model::sched::CpuSet;
 use sync::place::Root;
 use sync::{Cx, Lock};
@@ -87,8 +88,12 @@ pub fn make_domain(
     let shared = Shared::new(info, config.vcpus);
     let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
     let mut vcpus = Vec::new();
+    let apic_page = if pv.is_none() && hw::serves_apic_page() { Some(apic_page(&mut memory)?) } else { None };
     for n in 0..config.vcpus {
-        let hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
+        let mut hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
+        if let Some(page) = apic_page {
+            hw.0.set_apic_access_page(page);
+        }
         vcpus.push(Arc::new(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?));
     }
     let domain = Arc::new(Domain {
@@ -119,6 +124,15 @@ pub fn make_domain(
         sched::bind(cx, vcpu.key, VcpuRef { domain: domain.clone(), id: vcpu.id });
     }
     Ok(domain)
+}
+
+/// The frame that lies at the local APICs' address, where the processor serves their registers.
+fn apic_page(memory: &mut Memory) -> Result<Mfn, String> {
+    let no_memory = |_| "no memory for the local APICs' page".to_string();
+    let mfn = memory.new_special().map_err(no_memory)?.mfn();
+    let replaced = memory.map_special(LOCAL_APIC.frame(), mfn).map_err(no_memory)?;
+    debug_assert!(replaced.iter().all(Option::is_none), "nothing was there");
+    Ok(mfn)
 }
 
 const NO_VCPU_MEMORY: &str = "no memory for a virtual CPU";
@@ -158,6 +172,7 @@ fn make_vcpu(
         window: Window::None,
         tlb_epoch: Default::default(),
         last_cpu: None,
+        has_apic_page: false,
         is_polling: false,
         last_exit: None,
         hypercalls: Default::default(),

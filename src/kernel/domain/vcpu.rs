@@ -160,6 +160,8 @@ pub struct Context {
     pub tlb_epoch: Cell<u64>,
     /// Where it ran last.
     pub last_cpu: Option<CpuId>,
+    /// Its processor serves the local APIC's register page.
+    pub has_apic_page: bool,
     /// Sleeps in `SCHEDOP_poll`.
     pub is_polling: bool,
     /// The last exit that was not a hypercall.

@@ -6,18 +6,24 @@ use core::sync::atomic::Ordering;
 use machine::cpu;
 use machine::virt::Virt;
 use model::addr::GuestPhys;
-use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Message, Mode, Now, Wakeup, lowest_priority};
+use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Lapic, Message, Mode, Now, Wakeup, lowest_priority};
 use model::ids::VcpuId;
 use model::policy::Managed;
+use model::pvh::LOCAL_APIC;
 use sync::Cx;
 use sync::place::{Root, before};
 
 use super::msr::Fault;
 use super::startup;
-use crate::domain::{Domain, Vcpu, VcpuState, attention};
+use crate::domain::{Context, Domain, Vcpu, VcpuState, attention};
 use crate::run::Running;
 use crate::time::Kind;
 use crate::{sched, time};
+
+/// Offsets in the register page: task priority, and the two halves of the interrupt command.
+const TPR: u16 = 0x80;
+const ICR: u16 = 0x300;
+const ICR_HIGH: u16 = 0x310;
 
 fn now(run: &Running) -> Now {
     Now { ns: time::now(), tsc: cpu::rdtsc().wrapping_add(run.context.tsc_offset) }
@@ -93,13 +99,41 @@ pub fn set_cr8(cx: &mut Cx<'_, Root>, run: &mut Running, value: u64) -> Result<(
     Ok(())
 }
 
-/// Takes over a CR8 that the guest has changed without an exit.
+/// Takes over a task priority that the guest has changed without an exit.
 pub fn sync_cr8(cx: &mut Cx<'_, Root>, run: &Running) {
     if let Some(cr8) = run.context.hw.cr8() {
+        let tpr = if run.context.has_apic_page { run.context.hw.apic_register(TPR) as u8 } else { cr8 << 4 };
         let (mut state, _) = cx.lock(&run.vcpu().state);
-        if state.lapic.cr8() != cr8 {
-            state.lapic.set_cr8(u64::from(cr8)).expect("CR8 has four bits");
+        if state.lapic.tpr() != tpr && (run.context.has_apic_page || state.lapic.cr8() != cr8) {
+            state.lapic.set_tpr(tpr);
         }
+    }
+}
+
+/// The guest has written a register by the page that its processor serves.
+pub fn written(cx: &mut Cx<'_, Root>, run: &mut Running, offset: u16) {
+    let value = u64::from(run.context.hw.apic_register(offset));
+    if offset == ICR {
+        // Where it goes was written before, which does not exit (SDM 3C 29.4.3.2).
+        let destination = u64::from(run.context.hw.apic_register(ICR_HIGH));
+        write_page(cx, run, ICR_HIGH, 4, destination);
+    }
+    write_page(cx, run, offset, 4, value);
+}
+
+/// As [`show`], for a virtual CPU that starts.
+pub fn start(cx: &mut Cx<'_, Root>, run: &mut Running) {
+    let (vcpu, context) = run.parts();
+    show(context, &cx.lock(&vcpu.state).0.lapic);
+}
+
+/// Brings the page that the processor serves up to date, if it serves it in the mode in which the local APIC is.
+pub fn show(context: &mut Context, lapic: &Lapic) {
+    let is_there = lapic.mmio_base() == Some(LOCAL_APIC);
+    context.has_apic_page = context.hw.serve_apic_page(is_there);
+    if context.has_apic_page {
+        lapic.each_steady(|offset, value| context.hw.set_apic_register(offset, value));
+        context.hw.set_apic_register(TPR, u32::from(lapic.tpr()));
     }
 }
 
@@ -115,11 +149,11 @@ fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect) {
     if let Effect::Ipi(ipi) = effect {
         send(cx, run, &ipi);
     }
-    let offset = run.context.tsc_offset;
-    let vcpu = run.vcpu();
+    let (vcpu, context) = run.parts();
     {
         let (mut state, mut cx) = cx.lock(&vcpu.state);
-        arm(&mut cx, vcpu, &mut state, offset);
+        arm(&mut cx, vcpu, &mut state, context.tsc_offset);
+        show(context, &state.lapic);
     }
     vcpu.note(attention::APIC);
 }

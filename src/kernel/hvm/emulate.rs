@@ -7,6 +7,7 @@ use machine::virt::{GuestMsr, Virt};
 use model::addr::{GuestPhys, GuestVirt};
 use model::emul::{self, Bitness, ControlOp, Cpu, Fault, Outcome};
 use model::paging::guest::{Access, Fault as WalkFault};
+use model::pvh::LOCAL_APIC;
 use model::regs::{Efer, Event, Regs, Rflags, Segment, SegmentName};
 use sync::Cx;
 use sync::place::Root;
@@ -20,13 +21,18 @@ use crate::run::{Next, Running};
 /// An access that the nested page tables do not allow: a device's page, or no memory at all.
 pub fn nested_fault(cx: &mut Cx<'_, Root>, run: &mut Running, fault: NestedFault) -> Next {
     // Another virtual CPU may have put memory there meanwhile.
-    if cx.lock(&run.domain.memory).0.ram(fault.gpa.frame(), fault.is_write).is_some() {
+    if !is_served(run, fault.gpa) && cx.lock(&run.domain.memory).0.ram(fault.gpa.frame(), fault.is_write).is_some() {
         return Next::Enter;
     }
     if fault.is_fetch || fault.in_walk {
         return end(cx, run, Death::NoMemory { at: fault.gpa, is_fetch: fault.is_fetch });
     }
     instruction(cx, run)
+}
+
+/// Whether an address lies in the local APIC's page and the processor serves that: then there is memory under it.
+fn is_served(run: &Running, gpa: GuestPhys) -> bool {
+    run.context.has_apic_page && gpa.frame() == LOCAL_APIC.frame()
 }
 
 /// Executes the instruction at CS:RIP.
@@ -106,6 +112,9 @@ impl GuestCpu<'_, '_> {
     }
 
     fn physical(&mut self, gpa: GuestPhys, write: bool) -> Place {
+        if is_served(self.run, gpa) {
+            return Place::Apic(gpa.offset() as u16);
+        }
         if let Some(frame) = pin(self.cx, &self.run.domain, gpa.frame(), write) {
             return Place::Ram(frame, gpa.offset());
         }

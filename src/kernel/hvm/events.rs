@@ -79,11 +79,13 @@ fn give(cx: &mut Cx<'_, Root>, run: &mut Running, noted: u32, has_upcall: bool) 
     apic::sync_cr8(cx, run);
     let open = run.context.hw.interrupts_open(&run.context.regs);
     let (vector, more, threshold, cr8) = {
-        let (mut state, _) = cx.lock(&run.vcpu().state);
+        let (vcpu, context) = run.parts();
+        let (mut state, _) = cx.lock(&vcpu.state);
         let vector = state.lapic.highest_pending();
         if let (Some(vector), true) = (vector, open) {
             state.lapic.acknowledge(vector);
         }
+        apic::show(context, &state.lapic);
         (vector, state.lapic.highest_pending().is_some(), state.lapic.cr8_threshold(), state.lapic.cr8())
     };
     if run.context.hw.cr8().is_some() {

@@ -6,7 +6,7 @@ use model::regs::{Event, vector};
 use sync::Cx;
 use sync::place::Root;
 
-use super::{control, cpuid, emulate, events, io, msr};
+use super::{apic, control, cpuid, emulate, events, io, msr};
 use crate::domain::life::{self, Death};
 use crate::hypercall;
 use crate::run::{Next, Running};
@@ -35,6 +35,10 @@ pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
         Exit::Rdpmc { .. } => inject(run, Event::GP),
         Exit::Undefined => inject(run, Event::UD),
         Exit::NestedFault(fault) => emulate::nested_fault(cx, run, fault),
+        Exit::ApicWrite { offset } => {
+            apic::written(cx, run, offset);
+            Next::Enter
+        }
         Exit::Exception { vector, error } => exception(run, vector, error),
         Exit::TaskSwitch => end(cx, run, Death::TaskSwitch),
         Exit::TripleFault => end(cx, run, Death::TripleFault),

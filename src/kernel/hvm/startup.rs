@@ -13,6 +13,7 @@ use sync::Cx;
 use sync::place::Root;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::apic;
 use super::msr::Fault;
 use crate::domain::{Domain, Start, StartState, Vcpu, attention};
 use crate::guest_memory::write_physical;
@@ -198,7 +199,7 @@ pub fn real_mode(page: u8) -> StartState {
 }
 
 /// Puts a start state into the hardware's hands.
-pub fn set_registers(run: &mut Running, state: &StartState) {
+pub fn set_registers(cx: &mut Cx<'_, Root>, run: &mut Running, state: &StartState) {
     let context = &mut *run.context;
     let hw = &mut context.hw;
     *context.regs = state.registers.regs;
@@ -213,6 +214,7 @@ pub fn set_registers(run: &mut Running, state: &StartState) {
     hw.set_gdtr(model::regs::DescriptorTable { base: 0, limit: 0xffff });
     hw.set_idtr(model::regs::DescriptorTable { base: 0, limit: 0xffff });
     hw.flush();
+    apic::start(cx, run);
 }
 
 /// INIT for a virtual CPU: it waits for STARTUP. The bootstrap processor's restarts nothing, as in Xen.

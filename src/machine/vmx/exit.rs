@@ -5,6 +5,7 @@ use super::vmcs::{self, VmcsField};
 use super::{entry, host};
 use crate::exit::{CrAccess, Exit, Io, Length, NestedFault};
 use model::addr::{GuestPhys, GuestVirt};
+use model::pvh::LOCAL_APIC;
 use model::regs::{Regs, vector};
 
 /// The exit reason.
@@ -36,12 +37,14 @@ impl Reason {
     const MONITOR: u16 = 39;
     const PAUSE: u16 = 40;
     const TPR_BELOW_THRESHOLD: u16 = 43;
+    const APIC_ACCESS: u16 = 44;
     const EPT_VIOLATION: u16 = 48;
     const EPT_MISCONFIGURATION: u16 = 49;
     const INVEPT: u16 = 50;
     const INVVPID: u16 = 53;
     const WBINVD: u16 = 54;
     const XSETBV: u16 = 55;
+    const APIC_WRITE: u16 = 56;
 
     /// Of the exit just taken.
     #[inline(always)]
@@ -58,6 +61,19 @@ impl Reason {
     }
     fn basic(self) -> u16 {
         (self.0 & 0xffff) as u16
+    }
+}
+
+/// An access to the local APIC's page that the processor does not serve: the offset is in bits 11:0, what kind of access
+/// it is in bits 15:12 (SDM 3C table 27-6).
+fn apic_access(qualification: u64) -> NestedFault {
+    let kind = qualification >> 12 & 15;
+    NestedFault {
+        gpa: GuestPhys::new(LOCAL_APIC.raw() | qualification & 0xfff),
+        gva: None,
+        is_write: kind == 1,
+        is_fetch: kind == 2,
+        in_walk: false,
     }
 }
 
@@ -94,6 +110,8 @@ impl super::Vcpu {
             Reason::RDPMC => Exit::Rdpmc { len: length() },
             Reason::EPT_VIOLATION => self.ept_violation(),
             Reason::EPT_MISCONFIGURATION => Exit::NestedFault(nested_fault(0, gpa(), GuestVirt::new(0))),
+            Reason::APIC_WRITE => Exit::ApicWrite { offset: (qualification() & 0xff0) as u16 },
+            Reason::APIC_ACCESS => Exit::NestedFault(apic_access(qualification())),
             Reason::TPR_BELOW_THRESHOLD => below_threshold(),
             Reason::TASK_SWITCH => Exit::TaskSwitch,
             Reason::TRIPLE_FAULT => Exit::TripleFault,

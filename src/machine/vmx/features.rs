@@ -57,11 +57,15 @@ pub(super) mod primary {
 
 /// Secondary processor-based controls (SDM 3C 24.6.2).
 pub(super) mod secondary {
+    /// Virtualize APIC accesses.
+    pub(in crate::vmx) const APIC_ACCESSES: u32 = 1 << 0;
     pub(in crate::vmx) const EPT: u32 = 1 << 1;
     pub(in crate::vmx) const RDTSCP: u32 = 1 << 3;
     pub(in crate::vmx) const VPID: u32 = 1 << 5;
     pub(in crate::vmx) const WBINVD: u32 = 1 << 6;
     pub(in crate::vmx) const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    /// APIC-register virtualization.
+    pub(in crate::vmx) const APIC_REGISTERS: u32 = 1 << 8;
     pub(in crate::vmx) const PAUSE_LOOP: u32 = 1 << 10;
     pub(in crate::vmx) const INVPCID: u32 = 1 << 12;
 }
@@ -174,8 +178,10 @@ pub(super) struct Features {
     pub(super) pin: u32,
     /// Primary processor-based controls, no window open.
     pub(super) primary: u32,
-    /// Secondary processor-based controls.
+    /// Secondary processor-based controls, the local APIC's page not served.
     pub(super) secondary: u32,
+    /// The processor can serve it.
+    apic_registers: bool,
     /// VM-exit controls.
     pub(super) exit: u32,
     /// VM-entry controls, guest not in IA-32e mode.
@@ -200,6 +206,9 @@ impl Features {
         let primary =
             with_tpr(adjust(capability(first + 1), PRIMARY_NEEDS, primary::TPR_SHADOW)?, capability(first + 1))?;
         let mut secondary = adjust(capability(index::SECONDARY), SECONDARY_NEEDS, SECONDARY_LIKES)?;
+        let both = secondary::APIC_ACCESSES | secondary::APIC_REGISTERS;
+        let may = (capability(index::SECONDARY) >> 32) as u32;
+        let apic_registers = primary & primary::TPR_SHADOW != 0 && may & both == both;
         let ept_vpid = EptVpid(capability(index::EPT_VPID));
         ept_vpid.check()?;
         if !ept_vpid.invvpid_all() {
@@ -208,12 +217,16 @@ impl Features {
         let exit = adjust(capability(first + 2), EXIT_NEEDS, 0)?;
         let entry = adjust(capability(first + 3), ENTRY_NEEDS, 0)? & !entry::IA32E_GUEST;
         let revision = (basic & 0x7fff_ffff) as u32;
-        Ok(Self { revision, pin, primary, secondary, exit, entry, ept_vpid, fixed: Fixed::read() })
+        Ok(Self { revision, pin, primary, secondary, apic_registers, exit, entry, ept_vpid, fixed: Fixed::read() })
     }
 
     /// CR8 is kept by the processor.
     pub(super) fn tpr_shadow(&self) -> bool {
         self.primary & primary::TPR_SHADOW != 0
+    }
+    /// Reads of the local APIC's page can come from the virtual-APIC page.
+    pub(super) fn apic_registers(&self) -> bool {
+        self.apic_registers
     }
     /// Translations are tagged.
     pub(super) fn vpid(&self) -> bool {

@@ -7,12 +7,14 @@
 //! | `run`, `entry` | a virtual CPU on a processor; the way into the guest and back |
 //! | `exit`, `event` | why it left; what goes in with it |
 //! | `state`, `host` | the guest's registers, the host's |
+//! | `apic` | the local APIC's page, where the processor serves it |
 //! | `bitmap`, `tlb` | what passes without an exit; tags and flushes |
 //!
 //! What VT-x cannot hide: a VMCS belongs to the CPU where it was last current until VMCLEAR, so every
 //! `unload` is one; and 32-bit PAE paging keeps four page-directory pointers in the VMCS, which writes of CR3 by
 //! the hypervisor do not load (SDM 3C 26.3.2.4).
 
+mod apic;
 mod bitmap;
 mod entry;
 mod event;
@@ -35,6 +37,8 @@ use features::Features;
 use model::addr::Mfn;
 use model::ids::CpuId;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
+
+pub use apic::serves_apic_page;
 
 /// Whether this processor has what Euxen needs of VT-x.
 ///
@@ -83,8 +87,12 @@ pub struct Vcpu {
     vmcs: OwnedPages,
     msr_bitmap: MsrBitmap,
     io_bitmaps: IoBitmaps,
-    /// The virtual-APIC page, of which only the task priority is used.
+    /// The virtual-APIC page.
     apic: OwnedPages,
+    /// The APIC-access page, where reads are served from the virtual-APIC page.
+    apic_access: Option<Mfn>,
+    /// They are served now.
+    has_apic_page: bool,
     eptp: u64,
     tag: tlb::Tag,
     /// The VMCS has its first contents.
@@ -130,6 +138,8 @@ impl Vcpu {
             msr_bitmap,
             io_bitmaps: IoBitmaps::new()?,
             apic: OwnedPages::zeroed(0)?,
+            apic_access: None,
+            has_apic_page: false,
             eptp: ept_pointer(nested_root, features.ept_vpid.accessed_dirty()),
             tag: tlb::Tag::NONE,
             is_set_up: false,
@@ -229,6 +239,19 @@ impl Virt for Vcpu {
     }
     fn is_long(&self) -> bool {
         state::is_long_mode()
+    }
+    fn set_apic_access_page(&mut self, page: Mfn) {
+        self.give_apic_access_page(page);
+    }
+    fn serve_apic_page(&mut self, is_on: bool) -> bool {
+        self.switch_apic_page(is_on)
+    }
+    fn apic_register(&self, offset: u16) -> u32 {
+        self.read_apic(offset)
+    }
+    #[inline]
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        self.write_apic(offset, value);
     }
 }
 

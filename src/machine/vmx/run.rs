@@ -118,11 +118,8 @@ impl Vcpu {
             vmcs::write(VmcsField::MSR_BITMAP, self.msr_bitmap.addr().raw());
             vmcs::write(VmcsField::IO_BITMAP_A, self.io_bitmaps.addr().raw());
             vmcs::write(VmcsField::IO_BITMAP_B, self.io_bitmaps.addr().raw() + 4096);
-            if self.features.tpr_shadow() {
-                vmcs::write(VmcsField::VIRTUAL_APIC_PAGE, self.apic.addr().raw());
-                vmcs::write(VmcsField::TPR_THRESHOLD, 0);
-            }
         }
+        self.write_apic_addresses();
     }
 
     /// [`crate::virt::Virt::run`].
@@ -148,35 +145,11 @@ impl Vcpu {
         self.decode(reason, regs)
     }
 
-    /// [`crate::virt::Virt::cr8`].
-    pub(super) fn read_cr8(&self) -> Option<u8> {
-        if !self.features.tpr_shadow() {
-            return None;
-        }
-        // SAFETY: the byte lies in the owned page, of which there is no Rust reference.
-        Some(unsafe { self.apic.ptr().add(TPR).read_volatile() } >> 4)
-    }
-
-    /// [`crate::virt::Virt::set_cr8`]. An entry fails with a threshold above CR8 (SDM 3C 26.2.1.1): it is lowered.
-    pub(super) fn write_cr8(&mut self, cr8: u8, threshold: u8) {
-        if self.features.tpr_shadow() {
-            let cr8 = cr8 & 15;
-            // SAFETY: the byte lies in the owned page; the threshold decides when the guest exits.
-            unsafe {
-                self.apic.ptr().add(TPR).write_volatile(cr8 << 4);
-                vmcs::write(VmcsField::TPR_THRESHOLD, u64::from(threshold.min(cr8)));
-            }
-        }
-    }
-
     /// [`crate::virt::Virt::flush`].
     pub(super) fn forget_translations(&mut self) {
         tlb::forget_nested(&self.features, self.eptp);
     }
 }
-
-/// Where the virtual-APIC page has the task priority (SDM 3C 29.1.1).
-const TPR: usize = 0x80;
 
 /// CR0 after reset (SDM 3A table 9-1).
 const RESET_CR0: u64 = 0x6000_0010;

@@ -20,6 +20,7 @@ impl VmcsField {
     pub(super) const MSR_BITMAP: Self = Self(0x2004);
     pub(super) const TSC_OFFSET: Self = Self(0x2010);
     pub(super) const VIRTUAL_APIC_PAGE: Self = Self(0x2012);
+    pub(super) const APIC_ACCESS_PAGE: Self = Self(0x2014);
     pub(super) const EPT_POINTER: Self = Self(0x201a);
     pub(super) const PIN_CONTROLS: Self = Self(0x4000);
     pub(super) const PRIMARY_CONTROLS: Self = Self(0x4002);

@@ -4,7 +4,7 @@
 //! the twelve bytes between two registers read as zero and take no write, and a longer one adds zeroes.
 
 use super::lvt::error;
-use super::register::{APR, DFR, EOI, ICR, ICR_HIGH, LDR, RRD};
+use super::register::{APR, DFR, DIVIDE, EOI, ESR, ICR, ICR_HIGH, ID, INITIAL_COUNT, LDR, LVT_TIMER, RRD, VERSION};
 use super::{Effect, Lapic, Mode, Now};
 use crate::addr::GuestPhys;
 
@@ -59,6 +59,19 @@ impl Lapic {
         let placed = super::ipi::low_half(value) << (byte * 8);
         let kept = if lanes == u32::MAX { 0 } else { self.peek(register, now).unwrap_or(0) & !lanes };
         self.write_register(register, placed & lanes | kept, now)
+    }
+
+    /// Gives every register whose reading has no effect and which only a write or an interrupt changes, by its offset in the
+    /// page: what a processor with APIC-register virtualization answers by itself, but for the task priority and
+    /// the upper half of the interrupt command, which are the guest's to write (SDM 3C 29.4.2, 29.4.3.2).
+    pub fn each_steady(&self, mut give: impl FnMut(u16, u32)) {
+        let now = Now { ns: 0, tsc: 0 }; // for the current count alone, which is none of them
+        let lists = [ID..=VERSION, EOI..=EOI, LDR..=ESR, ICR..=ICR, LVT_TIMER..=INITIAL_COUNT, DIVIDE..=DIVIDE];
+        for register in lists.into_iter().flatten() {
+            if let Some(value) = self.peek(register, now) {
+                give(u16::from(register) << 4, value);
+            }
+        }
     }
 
     fn peek(&self, register: u8, now: Now) -> Option<u32> {

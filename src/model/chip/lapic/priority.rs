@@ -71,6 +71,16 @@ impl Lapic {
         class(self.tpr)
     }
 
+    /// The task priority register.
+    pub fn tpr(&self) -> u8 {
+        self.tpr
+    }
+
+    /// Takes over a task priority that the guest has set without an exit.
+    pub fn set_tpr(&mut self, tpr: u8) {
+        self.tpr = tpr;
+    }
+
     /// Writes CR8. `#GP` for a value above 15.
     pub fn set_cr8(&mut self, value: u64) -> Result<(), Gp> {
         match value.to_le_bytes() {

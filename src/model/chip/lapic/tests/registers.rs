@@ -124,3 +124,15 @@ fn reserved_bits_of_x2apic_registers_fault() {
         }
     }
 }
+
+#[test]
+fn what_a_processor_serves_is_what_is_read_and_never_what_the_guest_writes_without_an_exit() {
+    let mut apic = enabled(3);
+    let mut seen = alloc::vec::Vec::new();
+    apic.each_steady(|offset, value| seen.push((offset, value)));
+    assert!(seen.iter().all(|&(offset, _)| ![0x80, 0xa0, 0x310, 0x390].contains(&offset)));
+    assert!(seen.iter().any(|&(offset, _)| offset == 0x20) && seen.iter().any(|&(offset, _)| offset == 0x3e0));
+    for (offset, value) in seen {
+        assert_eq!(apic.read(offset, 4, T0), u64::from(value), "{offset:#x}");
+    }
+}
