@@ -17,6 +17,11 @@ impl CpuSet {
     /// Every CPU there can be.
     pub const ALL: CpuSet = CpuSet([u64::MAX; WORDS]);
 
+    /// Those whose bits are set, 64 to a word.
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        Self(words)
+    }
+
     /// Just this one; empty if the number is too high.
     pub fn only(cpu: CpuId) -> Self {
         let mut set = Self::EMPTY;
@@ -51,6 +56,11 @@ impl CpuSet {
     /// Those in both.
     pub fn and(&self, other: &CpuSet) -> CpuSet {
         CpuSet(core::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
+    /// Those in one of them.
+    pub fn or(&self, other: &CpuSet) -> CpuSet {
+        CpuSet(core::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
     /// Those in `self` and not in `other`.

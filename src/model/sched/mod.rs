@@ -12,9 +12,12 @@
 //!      +------------------------- asleep or paused
 //! ```
 //!
+//! [`credit`] is to take the plain policy's place.
+//!
 //! [`Runstate`] is the time account of one virtual CPU (`VCPUOP_get_runstate_info`).
 
 mod cpuset;
+pub mod credit;
 mod round_robin;
 mod runqueue;
 mod runstate;

@@ -1,0 +1,359 @@
+//! What CPUs know of each other's queues without a lock.
+//!
+//! Two pairs of a store and a load keep a CPU from idling beside work, and from running on without a deadline while somebody
+//! waits elsewhere: who makes somebody wait puts the queue on the board and then looks who idles; who idles says so and then
+//! looks at the board. A fence stands between the two on both sides, so one of them sees the other.
+
+use super::calendar::is_before;
+use crate::ids::CpuId;
+use crate::sched::{CpuSet, Key, MAX_CPUS};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// The most virtual CPUs of all domains.
+pub const MAX_KEYS: usize = 16_384;
+
+const NOWHERE: u16 = u16::MAX;
+const NR: usize = MAX_CPUS as usize;
+
+/// A set of CPUs that all CPUs change.
+#[derive(Debug)]
+pub(super) struct SharedSet([AtomicU64; NR / 64]);
+
+impl SharedSet {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; NR / 64])
+    }
+
+    pub(super) fn get(&self) -> CpuSet {
+        CpuSet::from_words(core::array::from_fn(|n| self.0[n].load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Whether it has any but this one.
+    #[inline]
+    pub(super) fn has_others(&self, cpu: CpuId) -> bool {
+        let own = |n: usize| if cpu.0 as usize / 64 == n { 1u64 << (cpu.0 % 64) } else { 0 };
+        self.0.iter().enumerate().any(|(n, word)| word.load(Ordering::Relaxed) & !own(n) != 0)
+    }
+
+    pub(super) fn contains(&self, cpu: CpuId) -> bool {
+        self.0[cpu.0 as usize / 64].load(Ordering::Relaxed) & 1 << (cpu.0 % 64) != 0
+    }
+
+    pub(super) fn insert(&self, cpu: CpuId) {
+        self.0[cpu.0 as usize / 64].fetch_or(1 << (cpu.0 % 64), Ordering::Release); // pairs with the fences of those that look
+    }
+
+    /// Takes it out. Says whether it was in: of all that try, one does.
+    pub(super) fn remove(&self, cpu: CpuId) -> bool {
+        let bit = 1 << (cpu.0 % 64);
+        self.0[cpu.0 as usize / 64].fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+}
+
+/// Where a CPU is in the machine: two are near that have the same numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// The core, of which there may be several threads.
+    pub core: u16,
+    /// The greatest cache that cores share.
+    pub cache: u16,
+    /// The NUMA node.
+    pub node: u16,
+}
+
+impl Location {
+    /// How far another CPU is: 1 for a thread of the same core, 2 for the same cache, 3 for the same node, 4 beyond.
+    pub fn distance(self, other: Self) -> u32 {
+        match (self.core == other.core, self.cache == other.cache, self.node == other.node) {
+            (true, true, true) => 1,
+            (_, true, true) => 2,
+            (_, _, true) => 3,
+            _ => 4,
+        }
+    }
+}
+
+/// The scheduler's parameters, with Xen's names. All can change while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// `tslice_ms`: how long one runs while others wait, 1 to 1000.
+    pub tslice_ms: u32,
+    /// `ratelimit_us`: how long one runs before one that wakes takes its CPU; 0, or 100 to 500,000, and less than the slice.
+    pub ratelimit_us: u32,
+    /// `vcpu_migr_delay_us`: one that ran more recently is left to its CPU by those that have others to run; up to 100,000.
+    pub vcpu_migr_delay_us: u32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { tslice_ms: 30, ratelimit_us: 1000, vcpu_migr_delay_us: 0 }
+    }
+}
+
+/// Why [`Board::set_params`] refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadParams {
+    /// `tslice_ms` is not from 1 to 1000.
+    Slice,
+    /// `ratelimit_us` is neither 0 nor from 100 to 500,000, or is not less than the slice.
+    RateLimit,
+    /// `vcpu_migr_delay_us` is above 100,000.
+    MigrationDelay,
+}
+
+impl Params {
+    /// Whether all are in their ranges.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self) -> Result<(), BadParams> {
+        if !(1..=1000).contains(&self.tslice_ms) {
+            return Err(BadParams::Slice);
+        }
+        let is_known = self.ratelimit_us == 0 || (100..=500_000).contains(&self.ratelimit_us);
+        if !is_known || self.ratelimit_us >= self.tslice_ms * 1000 {
+            return Err(BadParams::RateLimit);
+        }
+        if self.vcpu_migr_delay_us > 100_000 {
+            return Err(BadParams::MigrationDelay);
+        }
+        Ok(())
+    }
+}
+
+/// What the others know of a CPU.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Hint {
+    /// The virtual time, by all queues' common measure, of the first that waits, if it may run elsewhere.
+    first: AtomicU64,
+    core: AtomicU16,
+    cache: AtomicU16,
+    node: AtomicU16,
+    /// The next thread of the same core, in a ring.
+    sibling: AtomicU16,
+}
+
+/// What is shared among all queues.
+#[derive(Debug)]
+pub struct Board {
+    hints: [Hint; NR],
+    homes: [AtomicU16; MAX_KEYS],
+    tslice_ms: AtomicU32,
+    ratelimit_us: AtomicU32,
+    migr_delay_us: AtomicU32,
+    /// There to run virtual CPUs.
+    pub(super) online: SharedSet,
+    /// Idle, and nobody has kicked them.
+    pub(super) idle: SharedSet,
+    /// They run without a deadline, and nobody has kicked them.
+    pub(super) lone: SharedSet,
+    /// Those in whose queue one waits that may run elsewhere.
+    pub(super) movable: SharedSet,
+}
+
+impl Board {
+    /// Without CPUs, with Xen's parameters.
+    pub const fn new() -> Self {
+        Self {
+            hints: [const {
+                Hint {
+                    first: AtomicU64::new(0),
+                    core: AtomicU16::new(0),
+                    cache: AtomicU16::new(0),
+                    node: AtomicU16::new(0),
+                    sibling: AtomicU16::new(NOWHERE),
+                }
+            }; NR],
+            homes: [const { AtomicU16::new(NOWHERE) }; MAX_KEYS],
+            tslice_ms: AtomicU32::new(30),
+            ratelimit_us: AtomicU32::new(1000),
+            migr_delay_us: AtomicU32::new(0),
+            online: SharedSet::new(),
+            idle: SharedSet::new(),
+            lone: SharedSet::new(),
+            movable: SharedSet::new(),
+        }
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> Params {
+        Params {
+            tslice_ms: self.tslice_ms.load(Ordering::Relaxed),
+            ratelimit_us: self.ratelimit_us.load(Ordering::Relaxed),
+            vcpu_migr_delay_us: self.migr_delay_us.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Changes them, from the next decision on.
+    ///
+    /// # Errors
+    /// What is out of range; nothing is changed then.
+    pub fn set_params(&self, params: Params) -> Result<(), BadParams> {
+        params.check()?;
+        self.tslice_ms.store(params.tslice_ms, Ordering::Relaxed);
+        self.ratelimit_us.store(params.ratelimit_us, Ordering::Relaxed);
+        self.migr_delay_us.store(params.vcpu_migr_delay_us, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn slice_ns(&self) -> u64 {
+        u64::from(self.tslice_ms.load(Ordering::Relaxed)) * 1_000_000
+    }
+
+    #[inline]
+    pub(super) fn ratelimit_ns(&self) -> u64 {
+        u64::from(self.ratelimit_us.load(Ordering::Relaxed)) * 1000
+    }
+
+    pub(super) fn migr_delay_ns(&self) -> u64 {
+        u64::from(self.migr_delay_us.load(Ordering::Relaxed)) * 1000
+    }
+
+    /// The CPUs that run virtual CPUs.
+    pub fn online(&self) -> CpuSet {
+        self.online.get()
+    }
+
+    /// In which CPU's queue a virtual CPU is.
+    #[inline]
+    pub fn home(&self, key: Key) -> Option<CpuId> {
+        let home = self.homes.get(key.0 as usize)?.load(Ordering::Relaxed);
+        (home != NOWHERE).then_some(CpuId(u32::from(home)))
+    }
+
+    /// Changed with the locks of the queue that has it and the one that gets it.
+    pub(super) fn set_home(&self, key: Key, cpu: Option<CpuId>) {
+        self.homes[key.0 as usize].store(cpu.map_or(NOWHERE, |cpu| cpu.0 as u16), Ordering::Relaxed);
+    }
+
+    /// Where a CPU is.
+    pub fn location(&self, cpu: CpuId) -> Location {
+        let hint = &self.hints[cpu.0 as usize];
+        Location {
+            core: hint.core.load(Ordering::Relaxed),
+            cache: hint.cache.load(Ordering::Relaxed),
+            node: hint.node.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Says where a CPU is, once, before it is added; one CPU at a time.
+    pub fn locate(&self, cpu: CpuId, location: Location) {
+        let hint = &self.hints[cpu.0 as usize];
+        hint.core.store(location.core, Ordering::Relaxed);
+        hint.cache.store(location.cache, Ordering::Relaxed);
+        hint.node.store(location.node, Ordering::Relaxed);
+        let is_sibling = |&other: &u16| {
+            let ring = self.hints[usize::from(other)].sibling.load(Ordering::Relaxed);
+            u32::from(other) != cpu.0 && ring != NOWHERE && self.location(CpuId(u32::from(other))) == location
+        };
+        let after = match (0..NR as u16).find(is_sibling) {
+            Some(other) => self.hints[usize::from(other)].sibling.swap(cpu.0 as u16, Ordering::Relaxed),
+            None => cpu.0 as u16,
+        };
+        hint.sibling.store(after, Ordering::Relaxed);
+    }
+
+    /// How far `to` is from `from`; 0 for the same.
+    pub(super) fn distance(&self, from: CpuId, to: CpuId) -> u32 {
+        if from == to { 0 } else { self.location(from).distance(self.location(to)) }
+    }
+
+    /// Whether another thread of its core is busy.
+    fn has_busy_sibling(&self, cpu: CpuId) -> bool {
+        let next = |cpu: u16| self.hints[usize::from(cpu)].sibling.load(Ordering::Relaxed);
+        let mut at = next(cpu.0 as u16);
+        while at != NOWHERE && u32::from(at) != cpu.0 {
+            let other = CpuId(u32::from(at));
+            if self.online.contains(other) && !self.idle.contains(other) {
+                return true;
+            }
+            at = next(at);
+        }
+        false
+    }
+
+    /// How well a CPU suits one that ran on `from`: less is better.
+    fn rank(&self, from: CpuId, cpu: CpuId, soft: &CpuSet) -> u32 {
+        u32::from(!soft.contains(cpu)) << 9 | u32::from(self.has_busy_sibling(cpu)) << 8 | self.distance(from, cpu)
+    }
+
+    /// The best of the idle CPUs that may run one, which no longer counts as idle: the caller kicks it.
+    pub(super) fn claim_idle(&self, from: CpuId, hard: &CpuSet, soft: &CpuSet) -> Option<CpuId> {
+        loop {
+            if self.idle.is_empty() {
+                return None;
+            }
+            let idle = self.idle.get().and(hard);
+            let best = idle.iter().min_by_key(|&cpu| self.rank(from, cpu, soft))?;
+            if self.idle.remove(best) {
+                return Some(best);
+            }
+        }
+    }
+
+    /// One of the CPUs that run without a deadline, the first after `from`; likewise.
+    pub(super) fn claim_lone(&self, from: CpuId, hard: &CpuSet) -> Option<CpuId> {
+        loop {
+            if self.lone.is_empty() {
+                return None;
+            }
+            let lone = self.lone.get().and(hard);
+            let next = lone.iter().find(|cpu| cpu.0 > from.0).or(lone.first())?;
+            if self.lone.remove(next) {
+                return Some(next);
+            }
+        }
+    }
+
+    /// A CPU to which one can go that may not be where it is.
+    pub(super) fn choose(&self, from: CpuId, hard: &CpuSet, soft: &CpuSet) -> Option<CpuId> {
+        let online = self.online().and(hard);
+        let is_busy = |cpu: CpuId| u32::from(!self.idle.contains(cpu));
+        let rank = |&cpu: &CpuId| (is_busy(cpu), u32::from(self.movable.contains(cpu)), self.rank(from, cpu, soft));
+        online.iter().min_by_key(rank)
+    }
+
+    /// Says what waits in a CPU's queue.
+    #[inline]
+    pub(super) fn publish(&self, cpu: CpuId, first: Option<u64>) {
+        match first {
+            Some(first) => {
+                self.hints[cpu.0 as usize].first.store(first, Ordering::Relaxed);
+                if !self.movable.contains(cpu) {
+                    self.movable.insert(cpu);
+                }
+            }
+            None if self.movable.contains(cpu) => {
+                self.movable.remove(cpu);
+            }
+            None => {}
+        }
+    }
+
+    /// Of the queues of other CPUs the one whose first is the earliest.
+    pub(super) fn earliest(&self, cpu: CpuId) -> Option<(u64, CpuId)> {
+        if !self.movable.has_others(cpu) {
+            return None;
+        }
+        let mut earliest: Option<(u64, CpuId)> = None;
+        for other in self.movable.get().without(&CpuSet::only(cpu)).iter() {
+            let first = self.hints[other.0 as usize].first.load(Ordering::Relaxed);
+            if earliest.is_none_or(|(before, _)| is_before(first, before)) {
+                earliest = Some((first, other));
+            }
+        }
+        earliest
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}

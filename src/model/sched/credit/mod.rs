@@ -1,0 +1,384 @@
+//! The credit scheduler: weights, caps, and a queue for each CPU.
+//!
+//! Every operation locks one queue, or two in the order of their CPUs when a virtual CPU moves; [`Queues`] says how. What
+//! CPUs must know of each other without a lock is on a [`Board`]. Which of its virtual CPUs a queue runs is written in
+//! `queue.rs`; this file has what follows for others: where one goes that begins to wait, and who is kicked.
+//! docs/scheduling.md states what is promised.
+
+mod account;
+mod board;
+mod calendar;
+mod queue;
+mod topology;
+mod unit;
+
+#[cfg(test)]
+mod adversaries;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use account::{Account, OutOfRange, WEIGHT_DEFAULT, WEIGHT_MAX};
+pub use board::{BadParams, Board, Location, MAX_KEYS, Params};
+pub use queue::Queue;
+
+use super::{CpuSet, Decision, Key, Runstate};
+use crate::ids::CpuId;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{Ordering, fence};
+use queue::{Placed, Ready, Step};
+use unit::Unit;
+
+/// The queues of all CPUs, and what is shared among them.
+pub trait Queues {
+    /// The board that all queues share.
+    fn board(&self) -> &'static Board;
+
+    /// Calls `f` with a CPU's queue, locked. `None` if the CPU has none.
+    fn one<R>(&mut self, cpu: CpuId, f: impl FnOnce(&mut Queue) -> R) -> Option<R>;
+
+    /// Calls `f` with the queues of two CPUs, which differ, both locked.
+    fn two<R>(&mut self, one: CpuId, other: CpuId, f: impl FnOnce(&mut Queue, &mut Queue) -> R) -> Option<R>;
+
+    /// Has a CPU, perhaps the caller's own, call [`schedule`] soon.
+    fn kick(&mut self, cpu: CpuId);
+}
+
+/// Why [`add`] fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// The key is in use, or above [`MAX_KEYS`].
+    BadKey,
+    /// The hypervisor has no memory for another, or no queue.
+    NoMemory,
+}
+
+/// Calls `f` with the queue that has a virtual CPU. `None` if there is no such.
+fn at_home<Q: Queues, R>(queues: &mut Q, key: Key, mut f: impl FnMut(&mut Queue) -> R) -> Option<R> {
+    loop {
+        let home = queues.board().home(key)?;
+        let done = queues.one(home, |queue| queue.units.get(key).is_some().then(|| f(queue)))?;
+        if done.is_some() {
+            return done;
+        }
+        // It moved, or went, between the look and the lock.
+        core::hint::spin_loop();
+    }
+}
+
+/// A CPU takes part. Its queue is there; where it is has been said by [`Board::locate`].
+pub fn online<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) {
+    let board = queues.board();
+    queues.one(cpu, |queue| {
+        queue.units.reserve(Key(MAX_RESERVED.min(highest_key(board))));
+        queue.set_online(true, board);
+    });
+    board.online.insert(cpu);
+    fence(Ordering::SeqCst);
+    // Some may have waited for a CPU that may run them.
+    for key in (0..MAX_KEYS as u32).map(Key) {
+        reconsider(queues, key, now_ns);
+    }
+    queues.kick(cpu);
+}
+
+const MAX_RESERVED: u32 = MAX_KEYS as u32 - 1;
+
+fn highest_key(board: &Board) -> u32 {
+    (0..MAX_KEYS as u32).rev().find(|&key| board.home(Key(key)).is_some()).unwrap_or(0)
+}
+
+/// A CPU no longer takes part: [`schedule`] on it says to idle. Each call moves a bounded number of virtual CPUs to other
+/// queues, from a key on, and answers where the next is to begin; the first begins at key 0, and after the last all that
+/// may run elsewhere do.
+pub fn offline<Q: Queues>(queues: &mut Q, cpu: CpuId, from: Key, now_ns: u64) -> Option<Key> {
+    const AT_ONCE: usize = 16;
+    let board = queues.board();
+    board.online.remove(cpu);
+    queues.one(cpu, |queue| queue.set_online(false, board));
+    queues.kick(cpu);
+    let mut from = from;
+    for _ in 0..AT_ONCE {
+        let key = queues.one(cpu, |queue| queue.next_to_move(from, now_ns, board))??;
+        from = Key(key.0 + 1);
+        reconsider(queues, key, now_ns);
+    }
+    Some(from)
+}
+
+/// A new virtual CPU, awake, its registers in memory, with a pause count of 1: it runs after [`unpause`]. It may run on
+/// the CPUs of `hard`, and would rather on those of `soft` that are among them.
+///
+/// # Errors
+/// See [`AddError`]; then there is none.
+pub fn add<Q: Queues>(
+    queues: &mut Q,
+    key: Key,
+    account: Arc<Account>,
+    (hard, soft): (CpuSet, CpuSet),
+    now_ns: u64,
+) -> Result<(), AddError> {
+    let board = queues.board();
+    if key.0 as usize >= MAX_KEYS || board.home(key).is_some() {
+        return Err(AddError::BadKey);
+    }
+    let online = board.online();
+    let home = spread(board, key, &hard);
+    for cpu in online.or(&CpuSet::only(home)).iter() {
+        if queues.one(cpu, |queue| queue.units.reserve(key)) == Some(false) {
+            return Err(AddError::NoMemory);
+        }
+    }
+    let unit = Box::new(Unit::new(account, hard, soft, now_ns));
+    let put = |queue: &mut Queue| {
+        queue.units.put(key, unit);
+        board.set_home(key, Some(home));
+    };
+    queues.one(home, put).ok_or(AddError::NoMemory)
+}
+
+/// Where one begins: they are dealt out in the order of their keys. With the first CPU, if there is none yet.
+fn spread(board: &Board, key: Key, hard: &CpuSet) -> CpuId {
+    let online = board.online();
+    let allowed = online.and(hard);
+    let among = if allowed.is_empty() { online } else { allowed };
+    let count = among.iter().count();
+    among.iter().nth(key.0 as usize % count.max(1)).unwrap_or(CpuId(0))
+}
+
+/// Forgets a virtual CPU.
+///
+/// # Errors
+/// The CPU that has it, if one runs it or holds its registers: pause it and wait first.
+pub fn remove<Q: Queues>(queues: &mut Q, key: Key) -> Result<(), CpuId> {
+    let board = queues.board();
+    let removed = at_home(queues, key, |queue| {
+        if queue.is_held(key) {
+            return Err(queue.cpu());
+        }
+        queue.forget(key, board);
+        board.set_home(key, None);
+        Ok(())
+    });
+    removed.unwrap_or(Ok(()))
+}
+
+/// It has something to do. Answers which CPU runs it, where that need not schedule but look at what it is to do.
+pub fn wake<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) -> Option<CpuId> {
+    let board = queues.board();
+    let wake = |queue: &mut Queue| (queue.wake(key, now_ns, board), queue.cpu(), queue.runs(key));
+    let (ready, home, runs) = at_home(queues, key, wake)?;
+    follow(queues, key, home, ready, now_ns);
+    runs.then_some(home)
+}
+
+/// It has nothing to do until it is woken. For the running virtual CPU's own CPU, which then looks again for what would
+/// wake it, and schedules.
+pub fn sleep<Q: Queues>(queues: &mut Q, key: Key) {
+    set(queues, key, |unit| unit.asleep = true);
+}
+
+/// As [`sleep`], because it was taken down: its account says offline, not blocked.
+pub fn go_down<Q: Queues>(queues: &mut Q, key: Key) {
+    set(queues, key, |unit| (unit.asleep, unit.is_down) = (true, true));
+}
+
+/// It lets the first that waits go before it, once. For the running virtual CPU's own CPU, which then schedules.
+pub fn yield_<Q: Queues>(queues: &mut Q, key: Key) {
+    set(queues, key, |unit| unit.yields = true);
+}
+
+fn set<Q: Queues>(queues: &mut Q, key: Key, change: impl Fn(&mut Unit)) {
+    at_home(queues, key, |queue| {
+        if queue.runs(key) {
+            change(queue.units.of(key));
+        }
+    });
+}
+
+/// Pauses it once more. It soon leaves its CPU, if it has one; [`held_by`] tells when it has.
+pub fn pause<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    settle(queues, key, now_ns, |unit| {
+        unit.pauses = unit.pauses.saturating_add(1);
+        true
+    });
+}
+
+/// Takes back one [`pause`]. Ignored at a count of zero.
+pub fn unpause<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    settle(queues, key, now_ns, |unit| {
+        let counts = unit.pauses > 0;
+        unit.pauses = unit.pauses.saturating_sub(1);
+        counts
+    });
+}
+
+/// Looks again where it should be.
+fn reconsider<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    settle(queues, key, now_ns, |_| true);
+}
+
+fn settle<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64, change: impl Fn(&mut Unit) -> bool) {
+    let board = queues.board();
+    let settled = at_home(queues, key, |queue| {
+        let changes = change(queue.units.of(key));
+        (if changes { queue.settle(key, now_ns, board) } else { Ready::No }, queue.cpu())
+    });
+    if let Some((ready, home)) = settled {
+        follow(queues, key, home, ready, now_ns);
+    }
+}
+
+/// It may run on the CPUs of `hard` from now on, and would rather on those of `soft`. With none it does not run.
+pub fn set_affinity<Q: Queues>(queues: &mut Q, key: Key, hard: CpuSet, soft: CpuSet, now_ns: u64) {
+    let board = queues.board();
+    let change = |queue: &mut Queue| (queue.set_affinity(key, hard, soft, now_ns, board), queue.cpu());
+    if let Some((ready, home)) = at_home(queues, key, change) {
+        follow(queues, key, home, ready, now_ns);
+    }
+}
+
+/// The [`Account`] of its domain has another weight or cap. To be called for each of the domain's virtual CPUs after that.
+pub fn reweigh<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    let board = queues.board();
+    let reweighed = at_home(queues, key, |queue| (queue.reweigh(key, now_ns, board), queue.cpu()));
+    if let Some((ready, home)) = reweighed {
+        follow(queues, key, home, ready, now_ns);
+    }
+}
+
+/// The registers of a virtual CPU that left its CPU are in memory.
+pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    let board = queues.board();
+    let saved = at_home(queues, key, |queue| (queue.saved(key, now_ns, board), queue.cpu()));
+    if let Some((ready, home)) = saved {
+        follow(queues, key, home, ready, now_ns);
+    }
+}
+
+/// The CPU that runs it or still holds its registers.
+pub fn held_by<Q: Queues>(queues: &mut Q, key: Key) -> Option<CpuId> {
+    at_home(queues, key, |queue| queue.is_held(key).then_some(queue.cpu()))?
+}
+
+/// The CPU that runs it.
+pub fn running_on<Q: Queues>(queues: &mut Q, key: Key) -> Option<CpuId> {
+    at_home(queues, key, |queue| queue.runs(key).then_some(queue.cpu()))?
+}
+
+/// Its time account.
+pub fn runstate<Q: Queues>(queues: &mut Q, key: Key) -> Option<Runstate> {
+    at_home(queues, key, |queue| queue.runstate(key))?
+}
+
+/// What follows for others when one may have become able to run.
+fn follow<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, ready: Ready, now_ns: u64) {
+    match ready {
+        Ready::No => {}
+        Ready::Kick => queues.kick(home),
+        Ready::Placed(placed) => tell(queues, key, home, &placed, now_ns),
+        Ready::Elsewhere { hard, soft } => go_elsewhere(queues, key, home, (hard, soft), now_ns),
+    }
+}
+
+/// One that wants to run may not where it is.
+fn go_elsewhere<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, (hard, soft): (CpuSet, CpuSet), now_ns: u64) {
+    let board = queues.board();
+    let Some(to) = board.choose(home, &hard, &soft).filter(|&to| to != home) else {
+        queues.one(home, |queue| queue.strand(key));
+        return;
+    };
+    let moved = queues.two(home, to, |from, queue| queue.adopt(from, key, now_ns, board));
+    if let Some(Some(placed)) = moved {
+        tell(queues, key, to, &placed, now_ns);
+    }
+}
+
+/// One has begun to wait: an idle CPU takes it, or the one where it waits is told to look.
+fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: &Placed, now_ns: u64) {
+    let board = queues.board();
+    fence(Ordering::SeqCst); // the queue is on the board; see there
+    if let Some(idle) = board.claim_idle(home, &placed.hard, &placed.soft) {
+        if idle != home {
+            // Another may have taken it by now.
+            let _ = queues.two(home, idle, |from, to| to.adopt(from, key, now_ns, board));
+        }
+        return queues.kick(idle);
+    }
+    if placed.kick {
+        queues.kick(home);
+    }
+    // One that woke has its turn soon; who was put off for it tells of itself.
+    if !placed.is_woken
+        && let Some(lone) = board.claim_lone(home, &placed.hard.without(&CpuSet::only(home)))
+    {
+        queues.kick(lone);
+    }
+}
+
+/// What `cpu` does from now on. What ran there before and is not the answer's is to be put in memory, and then
+/// [`saved`], before the next call for this CPU.
+pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) -> Decision {
+    let board = queues.board();
+    let mut has_looked = false;
+    loop {
+        let step = queues.one(cpu, |queue| queue.decide(now_ns, has_looked, board));
+        let (decision, others) = match step {
+            None => return Decision { run: None, until_ns: None },
+            Some(Step::Look { victim, than }) => {
+                queues.two(cpu, victim, |own, other| own.steal(other, Some(than), now_ns, board));
+                has_looked = true;
+                continue;
+            }
+            Some(Step::Done(decision, others)) => (decision, others),
+        };
+        has_looked = true;
+        if decision.run.is_none() || others > 0 || board.lone.contains(cpu) {
+            fence(Ordering::SeqCst); // what this CPU does is on the board; see there
+            if decision.run.is_none() && find_work(queues, cpu, now_ns) {
+                continue;
+            }
+            if queues.one(cpu, |queue| queue.has_missed(board)) == Some(true) {
+                continue;
+            }
+            share(queues, cpu, others, now_ns);
+        }
+        return decision;
+    }
+}
+
+/// An idle CPU takes one that waits in another's queue, from a near one rather than a far one.
+fn find_work<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) -> bool {
+    let board = queues.board();
+    if !board.movable.has_others(cpu) {
+        return false;
+    }
+    let victims = board.movable.get().without(&CpuSet::only(cpu));
+    for distance in 1..=4 {
+        for victim in victims.iter().filter(|&victim| board.distance(cpu, victim) == distance) {
+            if queues.two(cpu, victim, |own, other| own.steal(other, None, now_ns, board)) == Some(true) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Gives idle CPUs some of those that wait in the queue of a CPU that has found something else to run. They are moved, as an
+/// idle CPU that were only kicked might find something else by the time it comes.
+fn share<Q: Queues>(queues: &mut Q, cpu: CpuId, others: u32, now_ns: u64) {
+    let board = queues.board();
+    if others == 0 || board.idle.is_empty() {
+        return;
+    }
+    let union = queues.one(cpu, |queue| queue.union()).unwrap_or(CpuSet::EMPTY);
+    let mut left = others;
+    while left > 0 {
+        let Some(idle) = board.claim_idle(cpu, &union, &CpuSet::ALL) else { return };
+        let steal = |own: &mut Queue, other: &mut Queue| own.steal(other, None, now_ns, board);
+        left -= u32::from(queues.two(idle, cpu, steal) == Some(true));
+        queues.kick(idle);
+    }
+}

@@ -1,0 +1,161 @@
+//! One virtual CPU as a queue has it.
+
+use super::Account;
+use super::calendar::Link;
+use crate::sched::{CpuSet, Key, RunState, Runstate};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Where a virtual CPU is, of the queue that owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: it has nothing to do and no debt, or no CPU may run it.
+    Off,
+    /// Among those that wait.
+    Waiting,
+    /// On the queue's CPU.
+    Running,
+    /// Off the queue's CPU, which has not saved its registers yet.
+    Leaving,
+    /// It has nothing to do and a debt, which others run off: it still counts as one that competes.
+    Indebted,
+    /// Its domain's cap is used up until this time in ns.
+    Parked(u64),
+}
+
+/// One virtual CPU.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) account: Arc<Account>,
+    /// Its virtual time: how much it ran, divided by its weight. It wraps.
+    pub(super) spent: u64,
+    pub(super) place: Place,
+    pub(super) asleep: bool,
+    /// Asleep because it was taken down.
+    pub(super) is_down: bool,
+    pub(super) pauses: u32,
+    pub(super) yields: bool,
+    /// It is one of [`Account::competing`].
+    pub(super) competes: bool,
+    /// It was woken and has not run since.
+    pub(super) is_woken: bool,
+    /// The CPUs on which it may run.
+    pub(super) hard: CpuSet,
+    /// Those on which it would rather.
+    pub(super) soft: CpuSet,
+    /// When it last ran, in ns.
+    pub(super) ran_at_ns: u64,
+    pub(super) runstate: Runstate,
+    pub(super) link: Link,
+}
+
+impl Unit {
+    pub(super) fn new(account: Arc<Account>, hard: CpuSet, soft: CpuSet, now_ns: u64) -> Self {
+        Self {
+            account,
+            spent: 0,
+            place: Place::Off,
+            asleep: false,
+            is_down: false,
+            pauses: 1,
+            yields: false,
+            competes: false,
+            is_woken: false,
+            hard,
+            soft,
+            ran_at_ns: 0,
+            runstate: Runstate::new(RunState::Offline, now_ns),
+            link: Link::default(),
+        }
+    }
+
+    /// Whether it is awake and not paused.
+    pub(super) fn wants_to_run(&self) -> bool {
+        !self.asleep && self.pauses == 0
+    }
+
+    /// The state it has when no CPU runs it, as Xen has it: asleep counts before paused, unless it is down.
+    pub(super) fn resting_state(&self) -> RunState {
+        if self.is_down {
+            RunState::Offline
+        } else if self.asleep {
+            RunState::Blocked
+        } else if self.pauses != 0 {
+            RunState::Offline
+        } else {
+            RunState::Runnable
+        }
+    }
+
+    pub(super) fn rest(&mut self, now_ns: u64) {
+        self.runstate.transition(self.resting_state(), now_ns);
+    }
+
+    pub(super) fn join(&mut self) {
+        if !self.competes {
+            self.competes = true;
+            self.account.join();
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        if self.competes {
+            self.competes = false;
+            self.account.leave();
+        }
+    }
+
+    /// The virtual time that a whole slice costs it.
+    pub(super) fn step(&self, slice_ns: u64) -> u64 {
+        self.account.virtual_time(slice_ns)
+    }
+}
+
+/// The virtual CPUs of one queue, by key.
+#[derive(Debug, Default)]
+pub(super) struct Units(Vec<Option<Box<Unit>>>);
+
+impl Units {
+    pub(super) fn get(&self, key: Key) -> Option<&Unit> {
+        self.0.get(key.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Unit> {
+        self.0.get_mut(key.0 as usize)?.as_deref_mut()
+    }
+
+    /// One that the queue links, and so has.
+    pub(super) fn of(&mut self, key: Key) -> &mut Unit {
+        self.get_mut(key).expect("a queue has what it links")
+    }
+
+    /// Makes room, so that [`Units::put`] of keys up to this one needs no memory. `false` if there is none.
+    pub(super) fn reserve(&mut self, key: Key) -> bool {
+        let needed = key.0 as usize + 1;
+        if self.0.len() >= needed {
+            return true;
+        }
+        if self.0.try_reserve(needed - self.0.len()).is_err() {
+            return false;
+        }
+        self.0.resize_with(needed, || None);
+        true
+    }
+
+    /// The key has had its room.
+    pub(super) fn put(&mut self, key: Key, unit: Box<Unit>) {
+        self.0[key.0 as usize] = Some(unit);
+    }
+
+    pub(super) fn take(&mut self, key: Key) -> Option<Box<Unit>> {
+        self.0.get_mut(key.0 as usize)?.take()
+    }
+
+    /// The least key at or after this one.
+    pub(super) fn next(&self, from: Key) -> Option<Key> {
+        let rest = self.0.get(from.0 as usize..)?;
+        let at = rest.iter().position(Option::is_some)?;
+        Some(Key(from.0 + at as u32))
+    }
+}
