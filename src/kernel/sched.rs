@@ -100,7 +100,9 @@ pub fn add_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
 
 /// What this CPU does from now on.
 pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>) -> Decision {
-    policy(cx, |policy| policy.schedule(this_cpu(), time::now()))
+    let (decision, overlooked) = policy(cx, |policy| (policy.schedule(this_cpu(), time::now()), policy.overlooked()));
+    act(overlooked);
+    decision
 }
 
 /// The registers of a virtual CPU are in memory.

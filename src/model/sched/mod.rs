@@ -124,6 +124,10 @@ pub trait Scheduler {
     /// What `cpu` does from now on.
     fn schedule(&mut self, cpu: CpuId, now_ns: u64) -> Decision;
 
+    /// To be asked after each [`Scheduler::schedule`]: an idle CPU that is to look, because one waits that may run there. The
+    /// CPU that was kicked for that one took another.
+    fn overlooked(&mut self) -> Wake;
+
     /// The registers of a virtual CPU that left its CPU are in memory.
     fn saved(&mut self, key: Key, now_ns: u64) -> Wake;
 

@@ -229,6 +229,14 @@ impl Scheduler for RoundRobin {
         Decision { run, until_ns: armed.then_some(slice_end_ns) }
     }
 
+    fn overlooked(&mut self) -> Wake {
+        if self.idle.is_empty() {
+            return Wake::None;
+        }
+        let idle = self.queue.eligible().find_map(|eligible| self.idle.and(&eligible).first());
+        idle.map_or(Wake::None, |cpu| self.kick(cpu))
+    }
+
     fn saved(&mut self, key: Key, now_ns: u64) -> Wake {
         match self.queue.get_mut(key) {
             Some(entry) if !matches!(entry.place, Place::Running(_)) => entry.held_by = None,

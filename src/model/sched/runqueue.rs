@@ -149,6 +149,15 @@ impl RunQueue {
         None
     }
 
+    /// For each that waits, in their order, the CPUs that may take it.
+    pub(super) fn eligible(&self) -> impl Iterator<Item = CpuSet> {
+        let after = |entry: &&Entry| match entry.place {
+            Place::Waiting { after, .. } => self.get(after?),
+            _ => None,
+        };
+        core::iter::successors(self.first.and_then(|key| self.get(key)), after).map(Entry::eligible)
+    }
+
     /// Sets one of the two links of `key`, or the queue's end that takes its place.
     fn link(&mut self, key: Option<Key>, to: Option<Key>, forward: bool) {
         let place = key.and_then(|key| self.get_mut(key)).map(|entry| &mut entry.place);

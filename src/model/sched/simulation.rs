@@ -100,6 +100,8 @@ impl World {
         self.save(cpu);
         self.kicks.retain(|&kicked| kicked != cpu);
         let decision = self.policy.schedule(CpuId(cpu), self.now);
+        let overlooked = self.policy.overlooked();
+        self.woke(overlooked);
         let before = core::mem::replace(&mut self.running[cpu as usize], decision.run);
         self.deadline[cpu as usize] = decision.until_ns;
         if before != decision.run {
@@ -200,6 +202,26 @@ impl World {
     fn ran(&self, key: u32) -> u64 {
         self.policy.runstate(Key(key)).expect("it was added").times_at(self.now)[RunState::Running as usize]
     }
+}
+
+/// CPU 0 takes the one for which CPU 1 was kicked, and CPU 1 may not run the one for which CPU 0 was.
+#[test]
+fn one_that_is_overlooked_runs_on_an_idle_cpu() {
+    let mut world = World::new();
+    let [first, second] = [0, 1];
+    world.apply(Op::Affinity(first, 0b010));
+    world.apply(Op::Affinity(second, 0b101));
+    world.apply(Op::Unpause(first));
+    world.quiesce();
+    world.apply(Op::Sleep(first));
+    world.quiesce();
+    world.apply(Op::Affinity(first, 0b011));
+    world.apply(Op::Wake(first));
+    world.apply(Op::Unpause(second));
+    assert_eq!(world.kicks, [1, 0]);
+    world.apply(Op::Schedule(0));
+    world.quiesce();
+    world.check_work_conserving();
 }
 
 proptest! {
