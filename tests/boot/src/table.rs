@@ -62,7 +62,7 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 /// The commit that is tested, as git names it.
 fn commit() -> String {
-    let described = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let described = Command::new("git").args(["describe", "--always"]).output();
     let described = described.ok().filter(|output| output.status.success());
     described.map_or("unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
