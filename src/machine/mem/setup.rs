@@ -171,21 +171,14 @@ fn map_frame_table(early: &mut Early<'_>, root: MachineAddr, ram: &Regions) -> O
             // SAFETY: as above.
             unsafe { map::map(early, root, FRAME_TABLE + hole, nothing.raw(), PAGE_SIZE, Rights::RO, 12)? };
         }
-        map_pieces(early, root, span, &[(FRAME_TABLE, Rights::RW)], |_, _| {})?;
+        map_records(early, root, span)?;
         done = span.end;
     }
     Some(())
 }
 
-/// Fresh memory for a span of a table, in pieces of 2 MiB where it is long, at each of the places given; `fill` gets
-/// each piece first.
-pub(super) fn map_pieces(
-    early: &mut Early<'_>,
-    root: MachineAddr,
-    span: Span,
-    places: &[(u64, Rights)],
-    fill: impl Fn(*mut u64, u64),
-) -> Option<()> {
+/// Fresh memory for a span of the frame table, in pieces of 2 MiB where it is long.
+fn map_records(early: &mut Early<'_>, root: MachineAddr, span: Span) -> Option<()> {
     let mut at = span.start;
     while at < span.end {
         let is_large = at.is_multiple_of(LARGE) && span.end - at >= LARGE;
@@ -194,17 +187,15 @@ pub(super) fn map_pieces(
             Some(to) => (LARGE, to),
             None => (PAGE_SIZE, early.pages(1)?),
         };
-        fill(early.pointer(to), bytes);
-        for &(place, rights) in places {
-            // SAFETY: as above.
-            unsafe { map::map(early, root, place + at, to.raw(), bytes, rights, 21)? };
-        }
+        // SAFETY: as above.
+        unsafe { map::map(early, root, FRAME_TABLE + at, to.raw(), bytes, Rights::RW, 21)? };
         at += bytes;
     }
     Some(())
 }
 
-/// Likewise, in pieces of 2 MiB alone. The span begins and ends at a multiple of that.
+/// Fresh memory for a span of a table in pieces of 2 MiB, at each of the places given; `fill` gets each piece first. The span
+/// begins and ends at a multiple of that.
 pub(super) fn map_large_pieces(
     early: &mut Early<'_>,
     root: MachineAddr,

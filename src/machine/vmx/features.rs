@@ -205,10 +205,10 @@ impl Features {
         let pin = adjust(capability(first), PIN_NEEDS, 0)?;
         let primary =
             with_tpr(adjust(capability(first + 1), PRIMARY_NEEDS, primary::TPR_SHADOW)?, capability(first + 1))?;
-        let mut secondary = adjust(capability(index::SECONDARY), SECONDARY_NEEDS, SECONDARY_LIKES)?;
-        let both = secondary::APIC_ACCESSES | secondary::APIC_REGISTERS;
-        let may = (capability(index::SECONDARY) >> 32) as u32;
-        let apic_registers = primary & primary::TPR_SHADOW != 0 && may & both == both;
+        let offered = capability(index::SECONDARY);
+        let mut secondary = adjust(offered, SECONDARY_NEEDS, SECONDARY_LIKES)?;
+        let both = u64::from(secondary::APIC_ACCESSES | secondary::APIC_REGISTERS);
+        let apic_registers = primary & primary::TPR_SHADOW != 0 && offered >> 32 & both == both;
         let ept_vpid = EptVpid(capability(index::EPT_VPID));
         ept_vpid.check()?;
         if !ept_vpid.invvpid_all() {

@@ -14,6 +14,17 @@ pub enum RunState {
     Offline = 3,
 }
 
+impl RunState {
+    /// The state of one that no CPU runs, as Xen has it: asleep counts before paused, unless it was taken down.
+    pub(super) fn at_rest(asleep: bool, is_down: bool, is_paused: bool) -> Self {
+        match (is_down, asleep, is_paused) {
+            (true, ..) | (_, false, true) => Self::Offline,
+            (_, true, _) => Self::Blocked,
+            _ => Self::Runnable,
+        }
+    }
+}
+
 /// How long a virtual CPU has been in each state, in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runstate {

@@ -75,17 +75,9 @@ impl Unit {
         !self.asleep && self.pauses == 0
     }
 
-    /// The state it has when no CPU runs it, as Xen has it: asleep counts before paused, unless it is down.
+    /// Its state when no CPU runs it.
     pub(super) fn resting_state(&self) -> RunState {
-        if self.is_down {
-            RunState::Offline
-        } else if self.asleep {
-            RunState::Blocked
-        } else if self.pauses != 0 {
-            RunState::Offline
-        } else {
-            RunState::Runnable
-        }
+        RunState::at_rest(self.asleep, self.is_down, self.pauses != 0)
     }
 
     pub(super) fn rest(&mut self, now_ns: u64) {
