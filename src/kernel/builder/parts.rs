@@ -190,6 +190,7 @@ fn make_vcpu(
         apic_timer: Timer::new(),
         watchdogs: [None, None],
         areas: Default::default(),
+        exchange: None,
     };
     Ok(Vcpu {
         id,

@@ -18,6 +18,7 @@ use model::sched::Key;
 use sync::{Lock, place};
 
 use crate::pv::PvContext;
+use crate::pv::memory::Exchange;
 use crate::time::Timer;
 
 /// What a virtual CPU has to look at before it enters the guest again, as bits of [`Vcpu::attention`].
@@ -108,6 +109,8 @@ pub struct VcpuState {
     pub watchdogs: [Option<Timer>; 2],
     /// What the guest wants kept up to date.
     pub areas: Areas,
+    /// `XENMEM_exchange`: the chunk that it is at.
+    pub exchange: Option<Box<Exchange>>,
 }
 
 /// Areas in the guest's memory that are written when the virtual CPU is scheduled.

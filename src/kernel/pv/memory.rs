@@ -6,6 +6,7 @@ mod exchange;
 mod op;
 mod relinquish;
 
+pub use exchange::Exchange;
 pub use op::op;
 pub use relinquish::{Relinquish, relinquish_all};
 

@@ -74,18 +74,25 @@ pub fn allocate_part(owner: DomId, order: u8, below: Option<Mfn>, most: &mut u64
     let first = BUDDY.lock().allocate(&mut FrameLinks(table()), order, below);
     let Some(first) = first else { return Ok(None) };
     let frames = || (first.raw()..first.raw() + (1 << order)).map(Mfn::new);
+    let before = *most;
+    let mut is_clean = true;
     for mfn in frames() {
         let frame = record(mfn).expect("a frame that was free has a record");
         if !frame.count().is_dirty() {
             continue;
         }
-        if *most == 0 {
-            BUDDY.lock().free(&mut FrameLinks(table()), first, order);
-            return Err(Again);
+        is_clean = *most > 0;
+        if !is_clean {
+            break;
         }
         *most -= 1;
         scrub(mfn);
         frame.scrubbed().expect("a frame that was free is not in use");
+    }
+    // To fill frames and to take more than these are two parts.
+    if !is_clean || 1 << order > before && *most < before {
+        BUDDY.lock().free(&mut FrameLinks(table()), first, order);
+        return Err(Again);
     }
     for mfn in frames() {
         let frame = record(mfn).expect("a frame that was free has a record");

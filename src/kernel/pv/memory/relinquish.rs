@@ -12,6 +12,7 @@ use model::pv::mmu::Stop;
 use sync::Cx;
 use sync::place::Root;
 
+use super::exchange;
 use crate::domain::Domain;
 use crate::pv::mmu::{Budget, Session, with};
 
@@ -33,6 +34,9 @@ impl Relinquish {
     /// The next bounded step.
     #[must_use]
     pub fn step(self, cx: &mut Cx<'_, Root>, domain: &Domain) -> Self {
+        if self == Self::Vcpus && !exchange::end(cx, domain) {
+            return self;
+        }
         let budget = Budget::new();
         let special = match self {
             Self::Vcpus => cx.lock(&domain.memory).0.take_special(),

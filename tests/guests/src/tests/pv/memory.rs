@@ -1,15 +1,16 @@
 //! Memory of a PV domain: machine frames given back, had and exchanged, and what the hypervisor tells of memory.
 
 use abi::memory::*;
-use abi::xen::DOMID_SELF;
+use abi::xen::{DOMID_SELF, VIRQ_TIMER};
 use abi::{Errno, nr};
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use guest::check::{equal, fails, zero};
 use guest::hypercall::{self, Ret};
+use guest::interrupts::{self, Frame};
 use guest::mem::{self, Page};
-use guest::pv;
 use guest::pv::mmu::{self, KERNEL};
 use guest::start::Boot;
-use guest::{check, println};
+use guest::{check, cpu, events as ev, println, pv, time};
 use zerocopy::FromZeros;
 
 static PAGES: [Page; 4] = [const { Page::new() }; 4];
@@ -35,6 +36,10 @@ pub fn run(boot: &Boot) {
     exchange();
     refused_exchanges();
     large();
+    interrupted();
+    if pv::is_initial() {
+        largest();
+    }
     map();
     translated_only();
 }
@@ -297,4 +302,109 @@ fn translated_only() {
     let ret = op(XENMEM_ADD_TO_PHYSMAP, &mut arg);
     fails(ret, Errno::EACCES, "XENMEM_add_to_physmap is for translated domains");
     equal(mem::peek64(PAGES[0].addr()), 7, "and changes nothing");
+}
+
+/// Of an extent of the largest order that an initial domain may have.
+const LARGEST: u64 = 4096;
+static LONG_LIST: [Page; 8] = [const { Page::new() }; 8];
+
+/// Single frames for an extent of 16 MiB.
+fn largest() {
+    let first = pv::nr_pages() - LARGEST;
+    let list = LONG_LIST[0].addr();
+    (0..LARGEST).for_each(|n| mem::poke64(list + n * 8, pv::p2m(first + n)));
+    let number = [first];
+    let input = MemoryReservation { extent_start: list, nr_extents: LARGEST, ..reservation(&[]) };
+    let output = MemoryReservation { extent_order: 12, ..reservation(&number) };
+    let mut arg = MemoryExchange { input, output, nr_exchanged: 0 };
+    zero(op(XENMEM_EXCHANGE, &mut arg), "4096 frames are exchanged for an extent of 16 MiB");
+    let frame = mem::peek64(number.as_ptr() as u64);
+    let is_whole = frame.is_multiple_of(LARGEST) && (0..LARGEST).all(|n| pv::m2p(frame + n) == first + n);
+    check!(is_whole, "it has their numbers"; "{:#x}", frame);
+    (0..LARGEST).for_each(|n| pv::set_p2m(first + n, frame + n));
+    let dirty = (0..LARGEST).step_by(37).filter(|n| !is_clear(frame + n)).count();
+    equal(dirty as u64, 0, "they hold nothing of others");
+    let list = [frame];
+    let mut arg = MemoryReservation { extent_order: 12, ..reservation(&list) };
+    equal(op(XENMEM_DECREASE_RESERVATION, &mut arg).0 as u64, 1, "it can be given back as a whole");
+    let list = [first];
+    let mut arg = MemoryReservation { extent_order: 12, ..reservation(&list) };
+    equal(op(XENMEM_POPULATE_PHYSMAP, &mut arg).0 as u64, 1, "and had again");
+    let frame = mem::peek64(list.as_ptr() as u64);
+    (0..LARGEST).for_each(|n| pv::set_p2m(first + n, frame + n));
+}
+
+/// The place of a page that an upcall's handler exchanges; 0 while it is not to.
+static MEANWHILE: AtomicU64 = AtomicU64::new(0);
+/// How many it exchanged.
+static EXCHANGED: AtomicU64 = AtomicU64::new(0);
+
+fn upcall(_: &mut Frame) {
+    ev::acknowledge(0);
+    let place = MEANWHILE.swap(0, SeqCst);
+    if place == 0 {
+        return;
+    }
+    let mut output = [place];
+    let at = output.as_mut_ptr() as u64;
+    if exchanged(&[pv::p2m(place)], &mut output) == (Ret(0), 1) {
+        pv::set_p2m(place, mem::peek64(at));
+        EXCHANGED.fetch_add(1, SeqCst);
+    }
+}
+
+/// Exchanges of 512 frames in whose midst an upcall comes, later each time, whose handler makes one of its own. The outer
+/// is done or fails; no frame is counted that the domain has not.
+fn interrupted() {
+    let first = pv::nr_pages() - LARGE;
+    let before = current();
+    let Ok(timer) = ev::bind_virq(VIRQ_TIMER, 0) else { return check!(false, "the timer has a port") };
+    interrupts::on(ev::VECTOR, upcall);
+    ev::set_mask(timer, false);
+    ev::acknowledge(0);
+    let (mut failed, mut wrong) = (0, 0);
+    for round in 0..ROUNDS {
+        for n in 0..LARGE {
+            mem::poke64(LIST.addr() + n * 8, pv::p2m(first + n));
+        }
+        let number = [first];
+        let input = MemoryReservation { extent_start: LIST.addr(), nr_extents: LARGE, ..reservation(&[]) };
+        let output = MemoryReservation { extent_order: 9, ..reservation(&number) };
+        let mut arg = MemoryExchange { input, output, nr_exchanged: 0 };
+        MEANWHILE.store(first - 1, SeqCst);
+        hypercall::call(nr::SET_TIMER_OP, [time::now() + round * ROUND_NS, 0, 0, 0, 0]);
+        cpu::sti();
+        let ret = op(XENMEM_EXCHANGE, &mut arg);
+        time::wait_for(500 * ROUND_NS, || MEANWHILE.load(SeqCst) == 0);
+        cpu::cli();
+        ev::clear(timer);
+        let frame = mem::peek64(number.as_ptr() as u64);
+        if ret == Ret(0) {
+            (0..LARGE).for_each(|n| pv::set_p2m(first + n, frame + n));
+        } else {
+            failed += 1;
+            wrong += u32::from(!all_given_back(frame, before));
+            let frame = populate_large(first);
+            (0..LARGE).for_each(|n| pv::set_p2m(first + n, frame + n));
+        }
+    }
+    println!("interrupted: {ROUNDS} rounds, {failed} given up");
+    equal(EXCHANGED.load(SeqCst), ROUNDS, "each upcall's handler exchanges a frame meanwhile");
+    equal(wrong.into(), 0, "what is left of a call that was given up can be given back, and nothing else is counted");
+    equal((current() - before) as u64, 0, "the reservation is as before");
+    zero(ev::close(timer), "the timer's port is closed");
+}
+
+/// How many exchanges are interrupted.
+const ROUNDS: u64 = 16;
+/// By how much later each time.
+const ROUND_NS: u64 = 200_000;
+
+/// Gives back what the domain has of the frames in the list, and from `frame` on.
+fn all_given_back(frame: u64, before: i64) -> bool {
+    let listed = (0..LARGE).map(|n| mem::peek64(LIST.addr() + n * 8));
+    for mfn in listed.chain(frame..frame + LARGE) {
+        op(XENMEM_DECREASE_RESERVATION, &mut reservation(&[mfn]));
+    }
+    before - current() == LARGE as i64
 }
