@@ -250,9 +250,12 @@ fn report(cx: &mut Cx<'_, Root>, run: &Running, why: Death) {
     ));
     let (bytes, count) = if run.is_pv() { pv_code_bytes(run) } else { emulate::code_bytes(cx, run) };
     say(format_args!("code {:02x?}", &bytes[..count]));
+    let name = |number| crate::hypercall::table::find(number).map_or("not built", |entry| entry.name);
+    if let Some((number, argument)) = run.context.hypercalls.last_quick() {
+        say(format_args!("last quick hypercall {number} ({}), first argument {argument:#x}", name(number)));
+    }
     for (number, argument) in run.context.hypercalls.iter() {
-        let name = crate::hypercall::table::find(number).map_or("not built", |entry| entry.name);
-        say(format_args!("before that hypercall {number} ({name}), first argument {argument:#x}"));
+        say(format_args!("before that hypercall {number} ({}), first argument {argument:#x}", name(number)));
     }
 }
 

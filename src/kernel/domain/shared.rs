@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
-use machine::mem::{PinnedFrame, PinnedPart};
+use machine::mem::{PartView, PinnedFrame, PinnedPart};
 use model::evtchn::{EvtchnPort, SharedBits};
 use model::ids::{DomId, VcpuId};
 use model::time::{TimeInfo, WallClock};
@@ -139,43 +139,57 @@ impl Shared {
     }
 }
 
+/// The bytes of a `vcpu_info`.
+const INFO_SIZE: usize = size_of::<VcpuInfo>();
+
 /// The `vcpu_info` of a virtual CPU that runs.
-pub struct Info(PinnedPart<{ size_of::<VcpuInfo>() }>);
+pub struct Info(PinnedPart<INFO_SIZE>);
 
 impl Info {
     /// Whether there is an upcall to take, masked or not.
     #[inline]
     pub fn has_upcall(&self) -> bool {
-        self.0.byte(UPCALL).load(Ordering::Acquire) != 0
+        self.words().pending().load(Ordering::Acquire) != 0
     }
 
     /// Its words, for who looks at them again and again.
-    #[inline]
+    #[inline(always)]
     pub fn words(&self) -> Words<'_> {
-        Words { pending: self.0.byte(UPCALL), mask: self.0.byte(UPCALL_MASK), cr2: self.0.long(CR2) }
+        Words(self.0.view())
     }
 }
 
 /// Words of a `vcpu_info`.
 #[derive(Clone, Copy)]
-pub struct Words<'a> {
-    pending: &'a AtomicU8,
-    /// Whether upcalls are masked: `evtchn_upcall_mask`.
-    pub mask: &'a AtomicU8,
-    cr2: &'a AtomicU64,
-}
+pub struct Words<'a>(PartView<'a, INFO_SIZE>);
 
-impl Words<'_> {
+impl<'a> Words<'a> {
+    /// Whether upcalls are masked: `evtchn_upcall_mask`.
+    #[inline(always)]
+    pub fn mask(self) -> &'a AtomicU8 {
+        self.0.byte(UPCALL_MASK)
+    }
+
+    #[inline(always)]
+    fn pending(self) -> &'a AtomicU8 {
+        self.0.byte(UPCALL)
+    }
+
+    #[inline(always)]
+    fn selector(self) -> &'a AtomicU64 {
+        self.0.long(SELECTOR)
+    }
+
     /// Whether there is an upcall to take, and upcalls are not masked.
-    #[inline]
-    pub fn is_upcall_due(&self) -> bool {
-        self.pending.load(Ordering::Acquire) != 0 && self.mask.load(Ordering::Acquire) == 0
+    #[inline(always)]
+    pub fn is_upcall_due(self) -> bool {
+        self.pending().load(Ordering::Acquire) != 0 && self.mask().load(Ordering::Acquire) == 0
     }
 
     /// Tells where the last page fault of a PV virtual CPU was.
     #[inline]
-    pub fn set_cr2(&self, address: u64) {
-        self.cr2.store(address, Ordering::Relaxed);
+    pub fn set_cr2(self, address: u64) {
+        self.0.long(CR2).store(address, Ordering::Relaxed);
     }
 }
 
@@ -191,6 +205,53 @@ pub fn write_time(frame: &PinnedFrame, at: usize, time: &TimeInfo) {
     frame.byte(at + offset_of!(VcpuTimeInfo, tsc_shift)).store(time.tsc_shift as u8, Ordering::Relaxed);
     frame.byte(at + offset_of!(VcpuTimeInfo, flags)).store(time.flags, Ordering::Relaxed);
     version.store((version.load(Ordering::Relaxed) | 1).wrapping_add(1), Ordering::Release);
+}
+
+/// What a virtual CPU of a PV domain, which knows where its own words are, shares with it.
+pub struct Own<'a> {
+    shared: &'a Shared,
+    words: Words<'a>,
+}
+
+impl Shared {
+    /// The same, for a virtual CPU of a PV domain that announces something to itself.
+    #[inline]
+    pub fn own<'a>(&'a self, words: Words<'a>) -> Own<'a> {
+        Own { shared: self, words }
+    }
+}
+
+/// Of virtual CPUs there is only the one whose words these are.
+impl SharedBits for Own<'_> {
+    #[inline]
+    fn set_pending(&self, port: EvtchnPort) -> bool {
+        set_bit(&self.shared.info, PENDING, port)
+    }
+    #[inline]
+    fn clear_pending(&self, port: EvtchnPort) {
+        clear_bit(&self.shared.info, PENDING, port);
+    }
+    #[inline]
+    fn is_pending(&self, port: EvtchnPort) -> bool {
+        test_bit(&self.shared.info, PENDING, port)
+    }
+    #[inline]
+    fn is_masked(&self, port: EvtchnPort) -> bool {
+        test_bit(&self.shared.info, MASK, port)
+    }
+    #[inline]
+    fn clear_mask(&self, port: EvtchnPort) -> bool {
+        clear_bit(&self.shared.info, MASK, port)
+    }
+    #[inline]
+    fn set_selector(&self, _: VcpuId, word: u32) -> bool {
+        let bit = 1 << (word % u64::BITS);
+        self.words.selector().fetch_or(bit, Ordering::SeqCst) & bit != 0
+    }
+    #[inline]
+    fn set_upcall_pending(&self, _: VcpuId) -> bool {
+        self.words.pending().swap(1, Ordering::SeqCst) != 0
+    }
 }
 
 impl SharedBits for Shared {
@@ -224,16 +285,19 @@ impl SharedBits for Shared {
     }
 }
 
+#[inline]
 fn set_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
     let bit = 1 << port.bit();
     frame.long(array + port.word() as usize * 8).fetch_or(bit, Ordering::SeqCst) & bit != 0
 }
 
+#[inline]
 fn clear_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
     let bit = 1 << port.bit();
     frame.long(array + port.word() as usize * 8).fetch_and(!bit, Ordering::SeqCst) & bit != 0
 }
 
+#[inline]
 fn test_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
     frame.long(array + port.word() as usize * 8).load(Ordering::SeqCst) & 1 << port.bit() != 0
 }

@@ -174,11 +174,22 @@ pub struct Context {
 }
 
 /// The last hypercalls: number and first argument.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Remembered {
     calls: [(u64, u64); REMEMBERED],
     /// Where the next goes.
     next: usize,
+    /// The last that was done within a stay in the guest; [`NO_CALL`] for none.
+    quick: (u64, u64),
+}
+
+/// No hypercall has this number.
+const NO_CALL: u64 = u64::MAX;
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { calls: [(0, 0); REMEMBERED], next: 0, quick: (NO_CALL, 0) }
+    }
 }
 
 impl Remembered {
@@ -189,7 +200,18 @@ impl Remembered {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// The last hypercalls, the newest first.
+    /// Remembers a hypercall that was done within a stay, of which the last one alone is kept.
+    #[inline(always)]
+    pub fn note_quick(&mut self, number: u64, argument: u64) {
+        self.quick = (number, argument);
+    }
+
+    /// The last hypercall that was done within a stay.
+    pub fn last_quick(&self) -> Option<(u64, u64)> {
+        (self.quick.0 != NO_CALL).then_some(self.quick)
+    }
+
+    /// The last hypercalls but for those within a stay, the newest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         let count = self.next.min(REMEMBERED);
         (1..=count).map(|back| self.calls[(self.next - back) % REMEMBERED])

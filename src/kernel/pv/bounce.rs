@@ -9,8 +9,7 @@ use abi::pv_vcpu::IretContext;
 use abi::xen::VMASST_TYPE_ARCHITECTURAL_IOPL;
 use machine::pv::Vcpu;
 use model::addr::GuestVirt;
-use model::pv::frame::{self, Circumstances, Handler};
-use model::regs::Regs;
+use model::pv::frame::{self, Circumstances, Handler, PvRegs};
 use sync::Cx;
 use sync::place::Root;
 use zerocopy::transmute;
@@ -35,6 +34,18 @@ enum More {
     Nothing,
     Error(u32),
     Selectors([u16; 4]),
+}
+
+impl More {
+    /// How many words the frame has.
+    #[inline]
+    fn words(&self) -> usize {
+        match self {
+            Self::Nothing => 7,
+            Self::Error(_) => 8,
+            Self::Selectors(_) => 11,
+        }
+    }
 }
 
 impl Bounce {
@@ -64,57 +75,68 @@ pub struct Scene<'a> {
     pub info: Words<'a>,
     /// What it has as a PV virtual CPU.
     pub pv: &'a mut PvContext,
+    /// Its domain wants to see IOPL in frames, as it was when the virtual CPU entered.
+    has_iopl: bool,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// As things are.
+    #[inline]
+    pub fn new(domain: &'a Domain, info: Words<'a>, pv: &'a mut PvContext) -> Self {
+        Self { domain, info, pv, has_iopl: domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) }
+    }
+
+    /// The same for a while.
+    #[inline(always)]
+    pub fn reborrow(&mut self) -> Scene<'_> {
+        Scene { domain: self.domain, info: self.info, pv: self.pv, has_iopl: self.has_iopl }
+    }
+
     /// Enters the guest's kernel, in a window of the flush protocol. The handler's address is not 0. Where the frame was to
     /// begin, if it cannot be written; then nothing has changed.
     #[inline(always)]
-    pub fn enter(&self, vcpu: &mut Vcpu, regs: &mut Regs, bounce: Bounce) -> Result<(), u64> {
+    pub fn enter(&self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, bounce: Bounce) -> Result<(), u64> {
         let was_kernel = vcpu.is_kernel();
         let mut top = regs.rsp;
         if !was_kernel {
             vcpu.toggle_mode();
             top = self.pv.kernel_sp;
         }
-        let mask = self.info.mask;
-        let iopl = if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) { self.pv.iopl } else { 0 };
+        let mask = self.info.mask();
+        let iopl = if self.has_iopl { self.pv.iopl } else { 0 };
         let how = Circumstances { was_kernel, upcall_mask: mask.load(Ordering::Relaxed), iopl };
-        let written = match bounce.more {
-            More::Nothing => put(top, frame::plain(regs, &how), machine::pv::write7),
-            More::Error(error) => put(top, frame::with_error(regs, &how, error), machine::pv::write8),
-            More::Selectors(selectors) => {
-                put(top, frame::failsafe(regs, &how, selectors), |at, words| machine::pv::write_words(at, &words))
-            }
+        let (cs, rflags) = frame::state(regs, &how);
+        let at = frame::place(top, bounce.more.words());
+        let to = GuestVirt::new(at);
+        let is_written = match bounce.more {
+            More::Nothing => machine::pv::write_frame(to, regs, cs, rflags),
+            More::Error(error) => machine::pv::write_frame_with_error(to, regs, cs, rflags, error),
+            More::Selectors(selectors) => machine::pv::write_words(to, &frame::failsafe(regs, &how, selectors)),
         };
-        match written {
-            Ok(at) => {
-                if bounce.to.masks_events {
-                    mask.store(1, Ordering::Relaxed);
-                }
-                frame::enter(regs, at, bounce.to.address);
-                Ok(())
+        if !is_written {
+            if !was_kernel {
+                vcpu.toggle_mode();
             }
-            Err(at) => {
-                if !was_kernel {
-                    vcpu.toggle_mode();
-                }
-                Err(at)
-            }
+            return Err(at);
         }
+        if bounce.to.masks_events {
+            mask.store(1, Ordering::Relaxed);
+        }
+        frame::enter(regs, at, bounce.to.address);
+        Ok(())
     }
 
     /// The IRET hypercall, in a window of the flush protocol. If it fails nothing has changed.
     #[inline(always)]
-    pub fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Result<Back, Death> {
+    pub fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Result<Back, Death> {
         let at = regs.rsp;
         let words: IretContext = transmute!(machine::pv::read9(GuestVirt::new(at)).ok_or(Death::IretFrame { at })?);
         if words.cs & 3 == 3 && !vcpu.toggle_mode() {
             return Err(Death::NoUserTables);
         }
         let back = frame::iret(regs, &words);
-        self.info.mask.store(back.upcall_mask, Ordering::Relaxed);
-        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
+        self.info.mask().store(back.upcall_mask, Ordering::Relaxed);
+        if self.has_iopl {
             self.pv.iopl = back.iopl;
         }
         Ok(if self.pv.is_nmi_masked { self.end_nmi() } else { Back::Plain })
@@ -137,13 +159,6 @@ pub enum Back {
     ToNmi,
 }
 
-/// Writes a frame below a stack's top. Says where it begins, also where it cannot be written.
-#[inline(always)]
-fn put<const N: usize>(top: u64, words: [u64; N], write: impl Fn(GuestVirt, [u64; N]) -> bool) -> Result<u64, u64> {
-    let at = frame::place(top, N);
-    if write(GuestVirt::new(at), words) { Ok(at) } else { Err(at) }
-}
-
 /// Enters the guest's kernel. The handler's address is not 0.
 pub fn bounce(run: &mut Running, bounce: Bounce) -> Result<(), Death> {
     with_scene(run, |scene, vcpu, regs| scene.enter(vcpu, regs, bounce).map_err(|at| Death::Stack { at }))
@@ -152,13 +167,13 @@ pub fn bounce(run: &mut Running, bounce: Bounce) -> Result<(), Death> {
 /// Does something in a window of the flush protocol.
 fn with_scene<R>(
     run: &mut Running,
-    f: impl FnOnce(&mut Scene<'_>, &mut Vcpu, &mut Regs) -> Result<R, Death>,
+    f: impl FnOnce(&mut Scene<'_>, &mut Vcpu, &mut PvRegs<'_>) -> Result<R, Death>,
 ) -> Result<R, Death> {
     let _window = Window::open(run);
     let Context { hw, regs, pv, .. } = &mut *run.context;
     let info = run.info.as_ref().ok_or(Death::NoCallback { which: "vcpu_info" })?.words();
     let pv = pv.as_mut().expect("a PV virtual CPU");
-    f(&mut Scene { domain: &run.domain, info, pv }, hw.pv_mut(), regs)
+    f(&mut Scene::new(&run.domain, info, pv), hw.pv_mut(), &mut PvRegs::new(regs))
 }
 
 /// `iret`: the guest's kernel goes on as the words on its stack say. Comes here only where [`super::stay`] has not done it.

@@ -152,8 +152,16 @@ pub fn set_segment_base(_: &mut Cx<'_, Root>, run: &mut Running, args: &Args) ->
 /// Base `which`, or the selector for the user's GS.
 #[inline]
 pub fn set_base(vcpu: &mut Vcpu, which: u32, value: u64) -> Result<(), Errno> {
+    if which != SEGBASE_FS {
+        return set_gs(vcpu, which, value);
+    }
+    if vcpu.set_fs_base(value) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// The bases of GS, which the kernel sets more rarely, and its selector.
+#[inline(never)]
+fn set_gs(vcpu: &mut Vcpu, which: u32, value: u64) -> Result<(), Errno> {
     match which {
-        SEGBASE_FS => vcpu.set_msr(GuestMsr::FsBase, canonical(value)?),
         // The other one of the pair, as the caller is in kernel mode.
         SEGBASE_GS_USER => vcpu.set_msr(GuestMsr::KernelGsBase, canonical(value)?),
         SEGBASE_GS_KERNEL => vcpu.set_msr(GuestMsr::GsBase, canonical(value)?),

@@ -11,6 +11,7 @@ use machine::virt::{GuestMsr, Virt};
 use model::addr::{GuestVirt, Mfn};
 use model::emul::{self, ControlOp, Fault, Outcome, Port, System};
 use model::pv::code::{self, Code, Missing};
+use model::pv::frame::PvRegs;
 use model::pv::is_guests;
 use model::pv::privileged::{self, CPUID, FORCED, Verdict, Who};
 use model::regs::{Cr0, Event, SegmentName, vector};
@@ -18,7 +19,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::exit::{give_page_fault, trap};
-use super::quick::{FORCED_CPUID, set_pair};
+use super::quick::FORCED_CPUID;
 use super::{calls, events, is_initial, mmu, msr, operands, ports, quick};
 use crate::blocking;
 use crate::domain::life::Death;
@@ -199,13 +200,13 @@ fn perform(cx: &mut Cx<'_, Root>, run: &mut Running, what: System) -> Answer {
         System::Cpuid => cpuid(run, false),
         System::Rdmsr => {
             let value = msr::read(run).ok_or(Refusal::Bounce)?;
-            set_pair(&mut run.context.regs, value);
+            PvRegs::new(&mut run.context.regs).set_pair(value);
         }
         System::Wrmsr if !msr::write(run) => return Err(Refusal::Bounce),
         System::Wrmsr => {}
-        System::Rdtsc => set_pair(&mut run.context.regs, cpu::rdtsc()),
+        System::Rdtsc => PvRegs::new(&mut run.context.regs).set_pair(cpu::rdtsc()),
         System::Rdtscp => {
-            set_pair(&mut run.context.regs, cpu::rdtsc());
+            PvRegs::new(&mut run.context.regs).set_pair(cpu::rdtsc());
             run.context.regs.rcx = run.context.hw.msr(GuestMsr::TscAux);
         }
         System::Xsetbv => xsetbv(run)?,
@@ -240,7 +241,7 @@ fn debug_fault(errno: Errno) -> Refusal {
 fn cpuid(run: &mut Running, is_forced: bool) {
     let context = &mut *run.context;
     let xcr0 = context.extended.xcr0();
-    quick::cpuid(&run.domain, run.id, xcr0, context.hw.pv(), &mut context.regs, is_forced);
+    quick::cpuid(&run.domain, run.id, xcr0, context.hw.pv(), PvRegs::new(&mut context.regs), is_forced);
 }
 
 fn xsetbv(run: &mut Running) -> Result<(), Refusal> {

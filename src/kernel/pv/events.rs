@@ -82,7 +82,7 @@ fn upcall(run: &mut Running) -> Result<(), Death> {
 /// Lets upcalls through (`SCHEDOP_block`, HLT).
 pub fn unmask(run: &Running) {
     if let Some(info) = &run.info {
-        info.words().mask.store(0, Ordering::Relaxed);
+        info.words().mask().store(0, Ordering::Relaxed);
     }
 }
 

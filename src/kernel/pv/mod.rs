@@ -132,7 +132,12 @@ impl PvContext {
     /// The guest's handler of a vector.
     #[inline]
     pub fn trap(&self, vector: u8) -> Handler {
-        let trap = &self.traps[usize::from(vector)];
+        Self::handler(&self.traps[usize::from(vector)])
+    }
+
+    /// The guest's handler by its entry in the virtual IDT.
+    #[inline]
+    pub fn handler(trap: &abi::pv_vcpu::TrapInfo) -> Handler {
         Handler { address: trap.address, masks_events: trap.masks_events() }
     }
 }

@@ -11,8 +11,9 @@ use model::addr::GuestVirt;
 use model::emul::{self, ControlOp, System};
 use model::ids::VcpuId;
 use model::policy::{Dynamic, Read};
+use model::pv::frame::PvRegs;
 use model::pv::privileged::{self, CPUID, FORCED};
-use model::regs::{Cr0, Cr4, Regs, Rflags};
+use model::regs::{Cr0, Cr4, Rflags};
 
 use super::msr::switched;
 use crate::domain::Domain;
@@ -39,7 +40,7 @@ pub enum Quick {
 
 /// Does the instruction that raised `#UD`, if it is CPUID behind its prefix.
 #[inline(always)]
-pub fn undefined(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+pub fn undefined(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &Vcpu, regs: &mut PvRegs<'_>) -> Quick {
     let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return Quick::Special };
     if word & MASK != WORD {
         return Quick::Own;
@@ -47,33 +48,30 @@ pub fn undefined(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &mut Vcpu, regs: 
     if regs.rflags & Rflags::TF.bits() != 0 {
         return Quick::Special;
     }
-    cpuid(domain, id, xcr0, vcpu, regs, true);
-    skip(regs, FORCED_CPUID.len() as u64)
+    cpuid(domain, id, xcr0, vcpu, regs.reborrow(), true);
+    regs.skip(FORCED_CPUID.len() as u64);
+    Quick::Done
 }
 
 /// Does an instruction that raised `#GP(0)`, if it is one of these.
 #[inline(never)]
-pub fn protected(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
+pub fn protected(domain: &Domain, vcpu: &mut Vcpu, mut regs: PvRegs<'_>) -> Quick {
     if regs.rflags & Rflags::TF.bits() != 0 || regs.cs as u16 != FLAT_KERNEL_CS64 || !vcpu.is_kernel() {
         return Quick::Special;
     }
     let Some([word]) = machine::pv::read1(GuestVirt::new(regs.rip)) else { return Quick::Special };
     match emul::frequent(&word.to_le_bytes()) {
-        Some((what, len)) if privileged(domain, vcpu, regs, what) => skip(regs, u64::from(len)),
+        Some((what, len)) if privileged(domain, vcpu, &mut regs, what) => {
+            regs.skip(u64::from(len));
+            Quick::Done
+        }
         _ => Quick::Special,
     }
 }
 
-#[inline]
-fn skip(regs: &mut Regs, len: u64) -> Quick {
-    regs.rip = regs.rip.wrapping_add(len);
-    regs.rflags &= !Rflags::RF.bits();
-    Quick::Done
-}
-
 /// An instruction of the guest's kernel.
 #[inline]
-fn privileged(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs, what: System) -> bool {
+fn privileged(domain: &Domain, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, what: System) -> bool {
     match what {
         System::Rdmsr => {
             // The processor looks at 32 bits.
@@ -86,9 +84,9 @@ fn privileged(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs, what: System) -
                 },
                 _ => return false,
             };
-            set_pair(regs, value);
+            regs.set_pair(value);
         }
-        System::Rdtsc => set_pair(regs, cpu::rdtsc()),
+        System::Rdtsc => regs.set_pair(cpu::rdtsc()),
         System::Control(ControlOp::Read { cr: 0, gpr }) => {
             *regs.gpr_mut(gpr) = privileged::read_cr0(vcpu.cr(0) & Cr0::TS.bits() != 0);
         }
@@ -99,20 +97,12 @@ fn privileged(domain: &Domain, vcpu: &mut Vcpu, regs: &mut Regs, what: System) -
     true
 }
 
-/// Puts a value into EDX:EAX.
-#[inline]
-pub fn set_pair(regs: &mut Regs, value: u64) {
-    (regs.rax, regs.rdx) = (value & 0xffff_ffff, value >> 32);
-}
-
 /// CPUID. In Linux's way of asking, a kernel finds OSXSAVE set as soon as there is XSAVE: it counts on that.
-#[inline(never)]
-pub fn cpuid(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &Vcpu, regs: &mut Regs, is_forced: bool) {
+#[inline(always)]
+pub fn cpuid(domain: &Domain, id: VcpuId, xcr0: u64, vcpu: &Vcpu, mut regs: PvRegs<'_>, is_forced: bool) {
     let (leaf, subleaf) = (regs.rax as u32, regs.rcx as u32);
     let has_leak = is_forced && domain.cpuid.xcr0() != 0 && vcpu.is_kernel();
     let cr4 = vcpu.cr(4) | if has_leak { Cr4::OSXSAVE.bits() } else { 0 };
     let now = Dynamic { vcpu: id, cr4, xcr0, apic_enabled: true, is_long: true };
-    let [eax, ebx, ecx, edx] = domain.cpuid.query(leaf, subleaf, &now);
-    (regs.rax, regs.rbx) = (u64::from(eax), u64::from(ebx));
-    (regs.rcx, regs.rdx) = (u64::from(ecx), u64::from(edx));
+    regs.set_four(domain.cpuid.query(leaf, subleaf, &now));
 }

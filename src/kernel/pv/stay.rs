@@ -18,22 +18,22 @@ use abi::version::XENVER_VERSION;
 use abi::xen::{CONSOLEIO_WRITE, MulticallEntry, VMASST_TYPE_WRITABLE_PAGETABLES};
 use machine::exit::Kind;
 use machine::pv::{Vcpu, cause};
-use machine::virt::Virt;
 use model::addr::GuestVirt;
 use model::evtchn::EvtchnPort;
 use model::ids::VcpuId;
-use model::pv::frame::Handler;
+use model::pv::frame::{Handler, PvRegs};
 use model::pv::is_in_hole;
 use model::pv::privileged::SoftInterrupt;
-use model::regs::{Regs, Rflags, vector};
+use model::regs::vector;
 use sync::Cx;
 use sync::place::Root;
 
+use super::PvContext;
 use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
-use crate::domain::{Context, Domain, Remembered};
+use crate::domain::{Context, Remembered};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
 use crate::stretch;
@@ -76,7 +76,7 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         run.here.visits.left();
         return exit::die_without_info(cx, run);
     };
-    let scene = Scene { domain: &run.domain, info: info.words(), pv };
+    let scene = Scene::new(&run.domain, info.words(), pv);
     let mut stay = Stay { scene, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
     stretch::end();
     let then = hw.pv_mut().run_with(regs, |vcpu, regs| stay.left(vcpu, regs));
@@ -118,77 +118,56 @@ struct Stay<'a> {
 impl Stay<'_> {
     /// The guest has left.
     #[inline(always)]
-    fn left(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Option<Then> {
-        const PF: u64 = vector::PF as u64;
-        const UD: u64 = vector::UD as u64;
-        const GP: u64 = vector::GP as u64;
-        let then = match regs.vector {
-            PF => self.enter(vcpu, regs),
-            cause::SYSCALL if vcpu.is_kernel() => self.hypercall(vcpu, regs),
-            cause @ (UD | GP) if cause == UD || regs.error == 0 => match self.instruction(vcpu, regs) {
-                Quick::Done => Then::Again,
-                Quick::Own => self.enter(vcpu, regs),
-                Quick::Special => Then::Leave,
-            },
-            _ => self.enter(vcpu, regs),
-        };
-        // The guest may have let events in since it entered.
-        match then {
-            Then::Again if self.scene.info.is_upcall_due() => Some(Then::Look),
-            Then::Again => None,
-            then => Some(then),
+    fn left(&mut self, vcpu: &mut Vcpu, mut regs: PvRegs<'_>) -> Option<Then> {
+        let regs = &mut regs;
+        let then = if regs.vector == cause::SYSCALL { self.called(vcpu, regs) } else { self.trapped(vcpu, regs) };
+        if then != Then::Again {
+            return Some(then);
         }
+        // The guest may have let events in since it entered, or sent one.
+        if self.scene.info.is_upcall_due() {
+            upcall(&self.scene, vcpu, regs);
+            if self.scene.info.is_upcall_due() {
+                return Some(Then::Look);
+            }
+        }
+        None
     }
 
-    /// A privileged instruction, or CPUID with its prefix.
+    /// SYSCALL, by the guest's kernel or its user mode.
     #[inline(always)]
-    fn instruction(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Quick {
-        if regs.vector == u64::from(vector::UD) {
-            quick::undefined(self.scene.domain, self.id, self.xcr0, vcpu, regs)
-        } else {
-            quick::protected(self.scene.domain, vcpu, regs)
+    fn called(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Then {
+        if vcpu.is_kernel() {
+            return self.hypercall(vcpu, regs);
         }
+        if !self.enter(vcpu, regs, self.scene.pv.callbacks.syscall, None) {
+            return Then::Leave;
+        }
+        regs.clear_direction();
+        Then::Again
     }
 
     /// A hypercall.
     #[inline(always)]
-    fn hypercall(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+    fn hypercall(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Then {
         let (number, first) = (regs.rax, regs.rdi);
         if number == nr::IRET {
             return self.go_back(vcpu, regs);
         }
         match self.call(vcpu, number, [first, regs.rsi, regs.rdx, regs.r10]) {
             Some(result) => {
-                self.calls.add(number, first);
-                regs.rax = result;
+                self.calls.note_quick(number, first);
+                regs.set_rax(result);
                 Then::Again
             }
-            None => match number {
-                nr::MULTICALL => multicall(self.reborrow(), vcpu, regs),
-                nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => self.send(vcpu, regs),
-                _ => Then::Call,
-            },
+            None if number == nr::MULTICALL => multicall(self.reborrow(), vcpu, regs.reborrow()),
+            None => Then::Call,
         }
-    }
-
-    /// `EVTCHNOP_send` to itself, and the upcall if one is due.
-    #[inline(always)]
-    fn send(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
-        if send_to_self(self.scene.domain, self.id, regs.rsi).is_none() {
-            return Then::Call;
-        }
-        self.calls.add(regs.rax, regs.rdi);
-        regs.rax = 0;
-        if self.scene.info.is_upcall_due() {
-            upcall(self.reborrow().scene, vcpu, regs);
-        }
-        Then::Again
     }
 
     #[inline(always)]
     fn reborrow(&mut self) -> Stay<'_> {
-        let Scene { domain, info, ref mut pv } = self.scene;
-        Stay { scene: Scene { domain, info, pv }, id: self.id, xcr0: self.xcr0, calls: self.calls }
+        Stay { scene: self.scene.reborrow(), id: self.id, xcr0: self.xcr0, calls: self.calls }
     }
 
     /// Hypercalls that do little, none of which has more arguments. `None`, and nothing has been done, for others.
@@ -213,6 +192,7 @@ impl Stay<'_> {
                 mmu::stay::call(self.scene.domain, vcpu, number, args)?
             }
             nr::SET_TIMER_OP => vcpu_op::try_set_timer(self.scene.domain, self.id, first)?,
+            nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => self.send(second)?,
             nr::CONSOLE_IO if first as u32 == CONSOLEIO_WRITE => {
                 console_io::try_write(self.scene.domain, second, third)?
             }
@@ -227,7 +207,7 @@ const AT_ONCE: u64 = 8;
 
 /// `multicall`, as far as its calls can be done here. The rest is done elsewhere, as if it alone had been asked for.
 #[inline(never)]
-fn multicall(mut stay: Stay<'_>, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+fn multicall(mut stay: Stay<'_>, vcpu: &mut Vcpu, mut regs: PvRegs<'_>) -> Then {
     const ENTRY: u64 = size_of::<MulticallEntry>() as u64;
     let (list, count) = (regs.rdi, regs.rsi & 0xffff_ffff);
     let mut done = 0;
@@ -237,30 +217,23 @@ fn multicall(mut stay: Stay<'_>, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
         let Some(result) = stay.call(vcpu, number, [a, b, c, d]) else { break };
         let to = entry.wrapping_add(offset_of!(MulticallEntry, result) as u64);
         if !machine::pv::write1(GuestVirt::new(to), [result]) {
-            regs.rax = Errno::EFAULT.to_rax();
+            regs.set_rax(Errno::EFAULT.to_rax());
             return Then::Again;
         }
         done += 1;
     }
     if done < count {
-        (regs.rdi, regs.rsi) = (list.wrapping_add(done * ENTRY), count - done);
+        regs.set_arguments(list.wrapping_add(done * ENTRY), count - done);
         return Then::Call;
     }
-    stay.calls.add(nr::MULTICALL, list);
-    regs.rax = 0;
+    stay.calls.note_quick(nr::MULTICALL, list);
+    regs.set_rax(0);
     Then::Again
 }
 
-/// `EVTCHNOP_send` to itself. `None`, and nothing has been done, where others have to know.
-#[inline(never)]
-fn send_to_self(domain: &Domain, id: VcpuId, at: u64) -> Option<()> {
-    let port = EvtchnPort::new(machine::pv::read_half(GuestVirt::new(at))?);
-    domain.channels.try_lock()?.send_to_self(port, id, &domain.shared)
-}
-
 /// The upcall of event channels, which is due. If it fails it stays due, and is looked at outside.
-#[inline(never)]
-fn upcall(scene: Scene<'_>, vcpu: &mut Vcpu, regs: &mut Regs) {
+#[inline(always)]
+fn upcall(scene: &Scene<'_>, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) {
     let handler = Handler { address: scene.pv.callbacks.event, masks_events: true };
     if handler.address != 0 {
         let _ = scene.enter(vcpu, regs, Bounce::to(handler));
@@ -273,9 +246,18 @@ const PLAIN: u64 = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 19;
 const WITH_ERROR: u64 = 1 << 10 | 1 << 11 | 1 << 12 | 1 << 17;
 
 impl Stay<'_> {
+    /// `EVTCHNOP_send` to itself. `None`, and nothing has been done, where others have to know.
+    #[inline(always)]
+    fn send(&mut self, at: u64) -> Option<u64> {
+        let port = EvtchnPort::new(machine::pv::read_half(GuestVirt::new(at))?);
+        let Scene { domain, info, .. } = self.scene;
+        domain.channels.try_lock()?.send_to_self(port, self.id, &domain.shared.own(info))?;
+        Some(0)
+    }
+
     /// IRET.
     #[inline(always)]
-    fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
+    fn go_back(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Then {
         // An NMI that waits is noted by the one who can.
         if self.scene.pv.is_nmi_pending {
             return Then::Call;
@@ -287,70 +269,81 @@ impl Stay<'_> {
         }
     }
 
-    /// Where the guest's kernel is to be entered, with what error code; `None` where more is to be done.
+    /// An exception, or an interrupt that the guest raised itself.
     #[inline(always)]
-    fn way(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Option<(Handler, Option<u32>)> {
+    fn trapped(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Then {
         const PF: u64 = vector::PF as u64;
         const UD: u64 = vector::UD as u64;
         const GP: u64 = vector::GP as u64;
         let error = regs.error as u32;
-        let (number, error) = match regs.vector {
-            PF => (PF, Some(self.page_fault(vcpu, error)?)),
-            cause::SYSCALL => return Some((self.scene.pv.callbacks.syscall, None)),
-            UD => (UD, None),
-            GP => (u64::from(self.soft_interrupt(vcpu, error)?), None),
-            n if n < 64 && PLAIN >> n & 1 != 0 => (n, None),
-            n if n < 64 && WITH_ERROR >> n & 1 != 0 => (n, Some(error)),
-            0x80 => (0x80, None),
-            _ => return None,
-        };
-        Some((self.scene.pv.trap(number as u8), error))
+        match regs.vector {
+            PF => self.page_fault(vcpu, regs, error),
+            GP if error != 0 => self.soft_interrupt(vcpu, regs, error),
+            GP => match quick::protected(self.scene.domain, vcpu, regs.reborrow()) {
+                Quick::Done => Then::Again,
+                Quick::Own | Quick::Special => Then::Leave,
+            },
+            UD => match quick::undefined(self.scene.domain, self.id, self.xcr0, vcpu, regs) {
+                Quick::Done => Then::Again,
+                Quick::Own => self.bounce(vcpu, regs, vector::UD, None),
+                Quick::Special => Then::Leave,
+            },
+            n if n < 64 && PLAIN >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, None),
+            n if n < 64 && WITH_ERROR >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, Some(error)),
+            0x80 => self.bounce(vcpu, regs, 0x80, None),
+            _ => Then::Leave,
+        }
     }
 
-    /// The guest's kernel gets an exception, an interrupt that the guest raised itself, or a system call.
+    /// The guest's kernel gets an exception.
     #[inline(always)]
-    fn enter(&mut self, vcpu: &mut Vcpu, regs: &mut Regs) -> Then {
-        let cause = regs.vector;
-        let Some((handler, error)) = self.way(vcpu, regs) else { return Then::Leave };
-        if handler.address == 0 {
-            return Then::Leave;
-        }
-        let rip = regs.rip;
-        if cause == u64::from(vector::GP) {
-            regs.rip = rip.wrapping_add(u64::from(SoftInterrupt::LEN));
-        }
-        let bounce = Bounce::to(handler).with_error(error);
-        if self.scene.enter(vcpu, regs, bounce).is_err() {
-            regs.rip = rip;
-            vcpu.put_fault_address_back();
-            return Then::Leave;
-        }
-        if cause == u64::from(vector::PF) {
-            self.scene.info.set_cr2(vcpu.cr(2));
-        } else if cause == cause::SYSCALL {
-            regs.rflags &= !Rflags::DF.bits();
-        }
-        Then::Again
+    fn bounce(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, vector: u8, error: Option<u32>) -> Then {
+        let handler = self.scene.pv.trap(vector);
+        if self.enter(vcpu, regs, handler, error) { Then::Again } else { Then::Leave }
     }
 
-    /// The error code of a page fault that is the guest's own: not in the hole, and no store of its kernel to a page table.
+    /// The guest's kernel is entered. If not, nothing has changed.
     #[inline(always)]
-    fn page_fault(&mut self, vcpu: &mut Vcpu, error: u32) -> Option<u32> {
+    fn enter(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, handler: Handler, error: Option<u32>) -> bool {
+        handler.address != 0 && self.scene.enter(vcpu, regs, Bounce::to(handler).with_error(error)).is_ok()
+    }
+
+    /// A page fault. It is the guest's own if it is not in the hole, and no store of its kernel to a page table.
+    #[inline(always)]
+    fn page_fault(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, error: u32) -> Then {
         let is_kernel = vcpu.is_kernel();
         let at = vcpu.fault_address();
         let is_store = error & (error::PRESENT | error::WRITE) == error::PRESENT | error::WRITE;
         if is_in_hole(at) || is_store && is_kernel && self.scene.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
-            return None;
+            return Then::Leave;
         }
         let user = if is_kernel { 0 } else { error::USER };
-        Some(error & !error::USER | user)
+        let then = self.bounce(vcpu, regs, vector::PF, Some(error & !error::USER | user));
+        if then == Then::Again {
+            self.scene.info.set_cr2(at);
+        } else {
+            // A frame that cannot be written is a fault too.
+            vcpu.put_fault_address_back();
+        }
+        then
     }
 
-    /// The vector of INT, if `#GP` was for one that the processor keeps from ring 3 and the guest's table does not.
+    /// INT, if `#GP` was for one that the processor keeps from ring 3 and the guest's table does not. The frame has the RIP
+    /// behind it.
     #[inline(always)]
-    fn soft_interrupt(&mut self, vcpu: &Vcpu, error: u32) -> Option<u8> {
-        let interrupt = SoftInterrupt::from_error(error)?;
-        let dpl = self.scene.pv.traps[usize::from(interrupt.vector)].dpl();
-        interrupt.is_permitted(dpl, vcpu.is_kernel()).then_some(interrupt.vector)
+    fn soft_interrupt(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>, error: u32) -> Then {
+        let Some(interrupt) = SoftInterrupt::from_error(error) else { return Then::Leave };
+        let trap = &self.scene.pv.traps[usize::from(interrupt.vector)];
+        if !interrupt.is_permitted(trap.dpl(), vcpu.is_kernel()) {
+            return Then::Leave;
+        }
+        let handler = PvContext::handler(trap);
+        let rip = regs.rip;
+        regs.set_rip(rip.wrapping_add(u64::from(SoftInterrupt::LEN)));
+        if self.enter(vcpu, regs, handler, None) {
+            return Then::Again;
+        }
+        regs.set_rip(rip);
+        Then::Leave
     }
 }

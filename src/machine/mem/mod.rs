@@ -15,5 +15,5 @@ mod setup;
 pub use guest::GuestMemory;
 pub use nested::NestedTables;
 pub use owned::OwnedPages;
-pub use pinned::{PinnedFrame, PinnedPart};
+pub use pinned::{PartView, PinnedFrame, PinnedPart};
 pub use setup::{first_block, image_phys, low_page, set_up};

@@ -4,6 +4,7 @@
 //! the domain's for as long; plain bytes are copied, and what both sides share by nature is reached by atomic
 //! accesses at an offset.
 
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use model::addr::{Mfn, PAGE_SIZE};
@@ -60,6 +61,7 @@ impl PinnedFrame {
     }
 
     /// The byte at `offset`, to be used atomically.
+    #[inline]
     pub fn byte(&self, offset: usize) -> &AtomicU8 {
         let at = self.at(offset, 1);
         // SAFETY: it lies in the frame, which outlives the reference, and is used by atomic accesses alone.
@@ -67,6 +69,7 @@ impl PinnedFrame {
     }
 
     /// The 32-bit word at `offset`, a multiple of 4, to be used atomically.
+    #[inline]
     pub fn word(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4), "an aligned word");
         let at = self.at(offset, 4);
@@ -75,6 +78,7 @@ impl PinnedFrame {
     }
 
     /// The 64-bit word at `offset`, a multiple of 8, to be used atomically.
+    #[inline]
     pub fn long(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8), "an aligned word");
         let at = self.at(offset, 8);
@@ -104,25 +108,32 @@ impl<const LEN: usize> PinnedPart<LEN> {
         Self { at: frame.at(offset, LEN), _frame: frame }
     }
 
+    /// The same for a while, as a pointer alone.
+    #[inline(always)]
+    pub fn view(&self) -> PartView<'_, LEN> {
+        PartView { at: self.at, _part: PhantomData }
+    }
+}
+
+/// See [`PinnedPart::view`].
+#[derive(Clone, Copy)]
+pub struct PartView<'a, const LEN: usize> {
+    at: *mut u8,
+    _part: PhantomData<&'a PinnedPart<LEN>>,
+}
+
+impl<'a, const LEN: usize> PartView<'a, LEN> {
     /// The byte at `offset` of the part, to be used atomically.
     #[inline(always)]
-    pub fn byte(&self, offset: usize) -> &AtomicU8 {
+    pub fn byte(self, offset: usize) -> &'a AtomicU8 {
         assert!(offset < LEN, "a byte of the part");
-        // SAFETY: it lies in the frame, which lives as long as `self`, and is used by atomic accesses alone.
+        // SAFETY: it lies in the frame, which lives as long as the part, and is used by atomic accesses alone.
         unsafe { AtomicU8::from_ptr(self.at.add(offset)) }
-    }
-
-    /// The 32-bit word at `offset`, a multiple of 4, to be used atomically.
-    #[inline(always)]
-    pub fn word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= LEN, "an aligned word of the part");
-        // SAFETY: as above.
-        unsafe { AtomicU32::from_ptr(self.at.add(offset).cast()) }
     }
 
     /// The 64-bit word at `offset`, a multiple of 8, to be used atomically.
     #[inline(always)]
-    pub fn long(&self, offset: usize) -> &AtomicU64 {
+    pub fn long(self, offset: usize) -> &'a AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= LEN, "an aligned word of the part");
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(self.at.add(offset).cast()) }

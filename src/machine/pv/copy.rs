@@ -8,9 +8,11 @@
 //! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
 
 use core::arch::asm;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use model::addr::GuestVirt;
+use model::regs::Regs;
 
 use crate::mem::layout::{HOLE_END, M2P};
 
@@ -25,7 +27,8 @@ pub(super) fn set_smap(has_smap: bool) {
 #[inline]
 pub fn is_guests(address: GuestVirt) -> bool {
     const _: () = assert!(M2P.is_multiple_of(1 << 43) && HOLE_END - M2P == 1 << 43);
-    address.raw() >> 43 != M2P >> 43
+    // In this form it takes no second constant of 64 bits.
+    address.raw().wrapping_sub(M2P) >> 43 != 0
 }
 
 /// Lets accesses to user pages in as long as it lives.
@@ -34,7 +37,12 @@ struct Window(bool);
 impl Window {
     #[inline(always)]
     fn open() -> Self {
-        let has_smap = HAS_SMAP.load(Ordering::Relaxed);
+        let flag: u8;
+        // SAFETY: reads one byte, which is not written after the start.
+        unsafe {
+            asm!("mov {}, [rip + {}]", out(reg_byte) flag, sym HAS_SMAP, options(pure, readonly, nostack, preserves_flags));
+        }
+        let has_smap = flag != 0;
         if has_smap {
             // SAFETY: the processor has it; what follows until CLAC is an access to a guest's address.
             unsafe { asm!("stac", options(nostack)) };
@@ -177,37 +185,71 @@ words!(/// Reads three words.
     read3, /// Writes three words.
     write3, 3);
 
-macro_rules! unrolled {
-    ($(#[$doc:meta])* write $write:ident, $count:literal: $($word:ident $label:literal + $at:literal,)*) => {
+macro_rules! frames {
+    ($(#[$doc:meta])* $name:ident($($error:ident)?), $rip:literal) => {
         $(#[$doc])*
         #[inline(always)]
         #[must_use]
-        pub fn $write(to: GuestVirt, words: [u64; $count]) -> bool {
+        pub fn $name(to: GuestVirt, regs: &Regs, cs: u64, rflags: u64 $(, $error: u32)?) -> bool {
             if !is_guests(to) {
                 return false;
             }
-            let [$($word),*] = words;
-            let failed: u32;
             let _window = Window::open();
-            // SAFETY: as in `write_word`; a fault in any of them goes on behind the last.
+            // SAFETY: as in `write_word`; a fault in any of the stores goes on at the label.
             unsafe {
                 asm!(
-                    $(concat!($label, ": mov [{to} + ", $at, "], {", stringify!($word), "}"),)*
-                    "xor {failed:e}, {failed:e}",
-                    "40:",
+                    "mov {word}, [{regs} + {rcx}]",
+                    "20: mov [{to}], {word}",
+                    "mov {word}, [{regs} + {r11}]",
+                    "21: mov [{to} + 8], {word}",
+                    $(concat!("22: mov qword ptr [{to} + 16], {", stringify!($error), "}"),)?
+                    "mov {word}, [{regs} + {rip}]",
+                    "23: mov [{to} + {at}], {word}",
+                    "24: mov [{to} + {at} + 8], {cs}",
+                    "25: mov [{to} + {at} + 16], {rflags}",
+                    "mov {word}, [{regs} + {rsp}]",
+                    "26: mov [{to} + {at} + 24], {word}",
+                    "movzx {word:e}, word ptr [{regs} + {ss}]",
+                    "27: mov [{to} + {at} + 32], {word}",
                     ".pushsection .exception_table, \"a\"",
-                    $(concat!(".long ", $label, "b - ., 40b - ."),)*
+                    ".long 20b - ., {fault} - .",
+                    ".long 21b - ., {fault} - .",
+                    $(concat!("/* {", stringify!($error), "} */ .long 22b - ., {fault} - ."),)?
+                    ".long 23b - ., {fault} - .",
+                    ".long 24b - ., {fault} - .",
+                    ".long 25b - ., {fault} - .",
+                    ".long 26b - ., {fault} - .",
+                    ".long 27b - ., {fault} - .",
                     ".popsection",
                     to = in(reg) to.raw(),
-                    $($word = in(reg) $word,)*
-                    failed = inout(reg) 1u32 => failed,
-                    options(nostack)
+                    regs = in(reg) regs,
+                    $($error = in(reg) u64::from($error),)?
+                    cs = in(reg) cs,
+                    rflags = in(reg) rflags,
+                    word = out(reg) _,
+                    fault = label { return false },
+                    at = const $rip,
+                    rcx = const offset_of!(Regs, rcx),
+                    r11 = const offset_of!(Regs, r11),
+                    rip = const offset_of!(Regs, rip),
+                    rsp = const offset_of!(Regs, rsp),
+                    ss = const offset_of!(Regs, ss),
+                    options(nostack, preserves_flags)
                 );
             }
-            failed == 0
+            true
         }
     };
-    ($(#[$doc:meta])* read $read:ident, $count:literal: $($word:ident $label:literal + $at:literal,)*) => {
+}
+
+frames!(/// Writes the frame of an exception or event (`model::pv::frame`): RCX, R11, RIP, `cs`, `rflags`, RSP and SS. `false` if some
+    /// of them cannot be written.
+    write_frame(), 16);
+frames!(/// Likewise, with an error code before RIP.
+    write_frame_with_error(error), 24);
+
+macro_rules! unrolled {
+    ($(#[$doc:meta])* $read:ident, $count:literal: $($word:ident $label:literal + $at:literal,)*) => {
         $(#[$doc])*
         #[inline(always)]
         #[must_use]
@@ -239,16 +281,11 @@ macro_rules! unrolled {
     };
 }
 
-unrolled!(/// Writes seven words, each by an instruction of its own; `false` if some of them cannot be written.
-    write write7, 7: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,);
-unrolled!(/// Writes eight words, as [`write7`].
-    write write8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
-    h "27" + 56,);
 unrolled!(/// Reads eight words, each by an instruction of its own; `None` if some of them cannot be read.
-    read read8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
+    read8, 8: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
     h "27" + 56,);
 unrolled!(/// Reads nine words, each by an instruction of its own; `None` if some of them cannot be read.
-    read read9, 9: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
+    read9, 9: a "20" + 0, b "21" + 8, c "22" + 16, d "23" + 24, e "24" + 32, f "25" + 40, g "26" + 48,
     h "27" + 56, i "28" + 64,);
 
 /// Writes words to a guest's address; `false` if some of them cannot be written.
@@ -334,21 +371,18 @@ fn read_word(from: u64) -> Option<u64> {
 
 #[inline(always)]
 fn write_word(to: u64, word: u64) -> bool {
-    let failed: u32;
-    // SAFETY: as above.
+    // SAFETY: as above; a fault goes on at the label.
     unsafe {
         asm!(
             "2: mov [{to}], {word}",
-            "xor {failed:e}, {failed:e}",
-            "3:",
             ".pushsection .exception_table, \"a\"",
-            ".long 2b - ., 3b - .",
+            ".long 2b - ., {fault} - .",
             ".popsection",
             to = in(reg) to,
             word = in(reg) word,
-            failed = inout(reg) 1u32 => failed,
-            options(nostack)
+            fault = label { return false },
+            options(nostack, preserves_flags)
         );
     }
-    failed == 0
+    true
 }

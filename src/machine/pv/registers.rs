@@ -181,9 +181,24 @@ impl Vcpu {
         if self.is_loaded() { unsafe { msr::read(index) } } else { kept }
     }
 
+    /// Sets the base of FS, if the address is canonical. Says whether it is.
+    #[inline]
+    #[must_use]
+    pub fn set_fs_base(&mut self, value: u64) -> bool {
+        if canonical(value) != value {
+            return false;
+        }
+        self.state.fs_base = value;
+        if self.is_loaded() {
+            // SAFETY: as in `load_registers`.
+            unsafe { msr::write(FS_BASE, value) };
+        }
+        true
+    }
+
     /// [`crate::virt::Virt::set_msr`]. An address that is not canonical is made so.
     pub(super) fn write_msr(&mut self, name: GuestMsr, value: u64) {
-        let canonical = ((value << 16) as i64 >> 16) as u64;
+        let canonical = canonical(value);
         let is_loaded = self.is_loaded();
         let (index, value, kept) = match name {
             GuestMsr::FsBase => (FS_BASE, canonical, &mut self.state.fs_base),
@@ -205,6 +220,12 @@ impl Vcpu {
             unsafe { msr::write(index, value) };
         }
     }
+}
+
+/// The value with the upper 16 bits that an address must have.
+#[inline]
+fn canonical(value: u64) -> u64 {
+    ((value << 16) as i64 >> 16) as u64
 }
 
 /// Sets or clears CR0.TS.

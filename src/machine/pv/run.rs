@@ -2,16 +2,13 @@
 
 use core::arch::asm;
 
+use model::pv::frame::PvRegs;
 use model::regs::{Regs, vector};
 
 use super::{Vcpu, entry};
 use crate::cpu::trap;
 use crate::exit::Exit;
 use crate::{irq, panic};
-
-/// What of RFLAGS is the guest's own: not IF, which is set, nor IOPL, VM, VIF and VIP, which are clear.
-const RFLAGS_MAY: u64 = 0x25_4dd5;
-const RFLAGS_MUST: u64 = 0x202;
 
 /// Vectors below 32 with an error code (SDM 3A table 6-1; APM 2 table 8-1).
 const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 3 << 29;
@@ -23,7 +20,7 @@ impl Vcpu {
         if core::ptr::from_mut(regs) as u64 != self.ready {
             return self.run_slowly(regs);
         }
-        self.enter(regs);
+        self.enter(&mut PvRegs::new(regs));
         self.decode(regs)
     }
 
@@ -34,14 +31,15 @@ impl Vcpu {
     pub fn run_with<T>(
         &mut self,
         regs: &mut Regs,
-        mut quick: impl FnMut(&mut Self, &mut Regs) -> Option<T>,
+        mut quick: impl FnMut(&mut Self, PvRegs<'_>) -> Option<T>,
     ) -> Result<T, Exit> {
         if core::ptr::from_mut(regs) as u64 != self.ready {
             return Err(self.run_slowly(regs));
         }
+        let mut regs = PvRegs::new(regs);
         loop {
-            self.enter(regs);
-            if let Some(then) = quick(self, regs) {
+            self.enter(&mut regs);
+            if let Some(then) = quick(self, regs.reborrow()) {
                 return Ok(then);
             }
         }
@@ -70,16 +68,14 @@ impl Vcpu {
 
     /// The guest runs, and leaves.
     #[inline(always)]
-    fn enter(&self, regs: &mut Regs) {
-        regs.cs |= 3;
-        regs.ss |= 3;
-        regs.rflags = regs.rflags & RFLAGS_MAY | RFLAGS_MUST;
-        // SAFETY: the callers have seen that the virtual CPU is live, and that these are its registers.
+    fn enter(&self, regs: &mut PvRegs<'_>) {
+        // SAFETY: the callers have seen that the virtual CPU is live, and that these are its registers; their type says that
+        // a guest may run with them.
         unsafe {
             if self.is_isolated {
-                entry::enter_isolated(regs, self.frame);
+                entry::enter_isolated(regs.as_mut_ptr(), self.frame);
             } else {
-                entry::enter(regs, self.frame);
+                entry::enter(regs.as_mut_ptr(), self.frame);
             }
         }
     }
@@ -97,7 +93,7 @@ impl Vcpu {
             "a virtual CPU runs with the registers that it was made with"
         );
         self.arm();
-        self.enter(regs);
+        self.enter(&mut PvRegs::new(regs));
         self.disarm();
         self.decode(regs)
     }
@@ -151,23 +147,5 @@ impl Vcpu {
             vector::DB => self.state.take_dr6(),
             _ => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::regs::Rflags;
-
-    #[test]
-    fn a_guest_has_interrupts_on_and_no_right_to_ports() {
-        let flags = u64::MAX & RFLAGS_MAY | RFLAGS_MUST;
-        let never = Rflags::IOPL | Rflags::VM;
-        assert_eq!(flags & never.bits(), 0);
-        assert_eq!(flags & (3 << 19), 0, "VIF and VIP");
-        assert_ne!(flags & Rflags::IF.bits(), 0);
-        let own = Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF | Rflags::DF;
-        let own = own | Rflags::TF | Rflags::NT | Rflags::RF | Rflags::AC;
-        assert_eq!(flags & own.bits(), own.bits());
     }
 }

@@ -129,7 +129,7 @@ impl SoftInterrupt {
     /// Whether the guest's gate, with this privilege level in its trap table, lets the guest raise it. Its kernel counts
     /// as level 1.
     pub fn is_permitted(self, gate_dpl: u8, is_kernel: bool) -> bool {
-        gate_dpl >= if is_kernel { 1 } else { 3 }
+        gate_dpl + 2 * u8::from(is_kernel) >= 3
     }
 }
 

@@ -91,10 +91,11 @@ impl RoundRobin {
 
     /// Takes the current virtual CPU off `cpu`, unless it goes on. Answers whether it does.
     fn put_back(&mut self, cpu: CpuId, key: Key, slice_is_over: bool, now_ns: u64) -> bool {
+        let nobody_waits = self.queue.is_empty();
         let Some(entry) = self.queue.get_mut(key) else { return false };
         let yields = core::mem::take(&mut entry.yields);
         let can_stay = entry.wants_to_run() && entry.affinity.contains(cpu);
-        if can_stay && !yields && !slice_is_over {
+        if can_stay && (nobody_waits || !yields && !slice_is_over) {
             return true;
         }
         entry.place = Place::Off;

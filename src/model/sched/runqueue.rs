@@ -105,6 +105,11 @@ impl RunQueue {
         }
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Puts it at the end of the queue. The key is known and not in the queue.
     pub(super) fn enqueue(&mut self, key: Key) {
         let before = self.last;
