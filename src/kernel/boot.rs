@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use machine::cpu::features;
+use machine::cpu::{features, speculation};
 use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Levels, Options, Uart};
@@ -12,6 +12,7 @@ use model::config::modules::{self, Dom0};
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
 use model::policy::isolation::needs_isolation;
+use model::policy::mitigation;
 use model::{config, emul};
 use sync::place::Root;
 use sync::{Cx, Once};
@@ -88,6 +89,7 @@ pub fn run() -> ! {
         Err(missing) => log::warn!("no PVH domains: the machine has no {}; {}", missing.feature, missing.advice),
     }
     prepare_isolation();
+    prepare_mitigations();
     hw::enable_this_cpu();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
     machine::pv::prepare();
@@ -118,6 +120,15 @@ fn prepare_isolation() {
         word(initial),
         word(others)
     );
+}
+
+/// Decides what is done against speculation attacks, and says it.
+fn prepare_mitigations() {
+    let chosen = mitigation::choose(features::leaf, features::arch_capabilities, &options().spec_ctrl);
+    log::info!("against speculation: {chosen}");
+    log::info!("not mitigated: {}", chosen.open.join(", "));
+    speculation::choose(chosen);
+    speculation::enable_this_cpu();
 }
 
 /// Builds what the boot modules ask for. What is wrong is said, and the rest starts.

@@ -1,7 +1,7 @@
 //! What each physical CPU does, for ever: take what is pending, ask the scheduler, run a virtual CPU.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
 use machine::irq::{self, pending};
@@ -89,6 +89,7 @@ const BETWEEN_STEPS_NS: u64 = 200_000;
 
 /// What a CPU does that has come up.
 pub fn join() -> ! {
+    cpu::speculation::enable_this_cpu();
     hw::enable_this_cpu();
     main_loop()
 }
@@ -98,6 +99,7 @@ pub fn main_loop() -> ! {
     let mut cx = Cx::root();
     sched::add_this_cpu(&mut cx);
     let mut running: Option<Running> = None;
+    let mut last = Weak::new();
     let mut next = Next::Schedule;
     loop {
         stretch::end();
@@ -112,7 +114,7 @@ pub fn main_loop() -> ! {
             stretch::at(What::Schedule);
             let decision = sched::schedule(&mut cx);
             let until_ns = decision.until_ns;
-            switch(&mut cx, &mut running, decision);
+            switch(&mut cx, &mut running, &mut last, decision);
             stretch::at(What::LongWork);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
             time::arm(&mut cx, [until_ns, step, console::next_look()].into_iter().flatten().min());
@@ -169,8 +171,8 @@ pub fn begin_stay(run: &mut Running) {
     }
 }
 
-/// Makes this CPU have what the scheduler decided.
-fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, decision: Decision) {
+/// Makes this CPU have what the scheduler decided. `last` is the domain whose virtual CPU it had last.
+fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, last: &mut Weak<Domain>, decision: Decision) {
     let old = running.as_ref().map(|run| run.vcpu().key);
     if old == decision.run {
         return;
@@ -179,6 +181,11 @@ fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, decision: Decisi
         switch_out(cx, run);
     }
     if let Some(vcpu) = decision.run.and_then(|key| sched::lookup(cx, key)) {
+        // What `last` points to is not used anew as long as it does, so no other domain has the address.
+        if last.as_ptr() != Arc::as_ptr(&vcpu.domain) {
+            cpu::speculation::change_domain();
+            *last = Arc::downgrade(&vcpu.domain);
+        }
         *running = switch_in(cx, vcpu);
     }
 }

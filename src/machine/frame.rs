@@ -8,14 +8,21 @@ use model::regs::Regs;
 
 use crate::mem::OwnedPages;
 
+/// In [`Frame::hypervisor_cr3`]: when the PV guest leaves, the return stack is filled. In [`Frame::guest_cr3`]: before it
+/// enters, VERW is executed. The sign bit, by which the entry code tells.
+pub(crate) const GUARDED: u64 = 1 << 63;
+/// With [`GUARDED`] in [`Frame::hypervisor_cr3`]: IBPB is executed too.
+pub(crate) const BARRIER: u64 = 1 << 62;
+
 /// What the page holds.
 #[repr(C)]
 pub(crate) struct Frame {
     /// The registers.
     pub(crate) regs: Regs,
-    /// What CR3 becomes when an isolated PV guest leaves, 0 if it stays.
+    /// What CR3 becomes when an isolated PV guest leaves, 0 if it stays; with [`GUARDED`] and [`BARRIER`] if more is to
+    /// be done.
     pub(crate) hypervisor_cr3: u64,
-    /// What CR3 becomes when an isolated PV guest enters.
+    /// What CR3 becomes when an isolated PV guest enters, 0 if it stays; with [`GUARDED`] if more is to be done.
     pub(crate) guest_cr3: u64,
 }
 

@@ -4,6 +4,7 @@ pub mod descriptors;
 pub mod extended;
 pub mod features;
 pub mod msr;
+pub mod speculation;
 mod stubs;
 pub mod trap;
 

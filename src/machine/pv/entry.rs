@@ -6,7 +6,8 @@
 //! that `enter` left in `Regs`, and its return.
 //!
 //! The `Regs` are addressed in the domain's part of the hole ([`super::Space`]), which an isolated guest's address space
-//! has too. CR3 changes after the last register is saved and before the first is loaded.
+//! has too. CR3 changes after the last register is saved and before the first is loaded. What else is done there against
+//! speculation attacks is chosen by the sign bit of the word that CR3 is loaded from.
 //!
 //! The stubs of SYSCALL and SYSENTER begin with the stack pointer of the guest and no register to spare. They find
 //! `Regs` by their own address: each CPU has them mapped in its block, in front of the page that knows where.
@@ -19,9 +20,9 @@ use model::addr::PAGE_SIZE;
 use model::ids::CpuId;
 use model::regs::Regs;
 
-use crate::cpu::descriptors::{self, HV_CS};
-use crate::cpu::{features, msr};
-use crate::frame::Frame;
+use crate::cpu::descriptors::{self, HV_CS, HV_DS};
+use crate::cpu::{features, msr, speculation};
+use crate::frame::{BARRIER, Frame};
 use crate::percpu;
 
 /// `Regs::vector` after SYSCALL from 64-bit code.
@@ -76,6 +77,24 @@ global_asm!(
     "mov rsp, [rsp + {host_rsp}]",
     "ret",
     ".endm",
+    // With what is to become of CR3 in RAX.
+    ".macro return_guarded",
+    "mov rbx, rax",
+    "shl rax, 2",
+    "shr rax, 2",
+    "jz 2f",
+    "mov cr3, rax",
+    "2: mov rsp, [rsp + {host_rsp}]",
+    "bt rbx, {barrier}",
+    "jnc 4f",
+    "mov ecx, {pred_cmd}",
+    "mov eax, 1",
+    "xor edx, edx",
+    "wrmsr",
+    "4:",
+    speculation::fill_return_stack!(),
+    "ret",
+    ".endm",
     ".macro begin_syscall cs, vector",
     "mov [rip + pv_stubs + {user_rsp}], rsp",
     "mov rsp, [rip + pv_stubs + {regs_end}]",
@@ -105,6 +124,13 @@ global_asm!(
     "mov cr3, rax",
     "return_from_enter",
     ".balign 64",
+    ".globl pv_syscall_guarded",
+    "pv_syscall_guarded:",
+    "begin_syscall {cs64}, {syscall}",
+    "leave_by_stub",
+    "mov rax, [rsp + {hv_cr3}]",
+    "return_guarded",
+    ".balign 64",
     ".globl pv_syscall_compat",
     "pv_syscall_compat:",
     "begin_syscall {cs32}, {syscall_compat}",
@@ -127,8 +153,11 @@ global_asm!(
     "mov rax, [rsp + {hv_cr3}]",
     "test rax, rax",
     "jz 2f",
+    "js 3f",
     "mov cr3, rax",
     "2: return_from_enter",
+    "3: return_guarded",
+    ".org pv_stubs + 4096", // an error if they are longer
     ".section .entry.text, \"ax\"",
     ".balign 64",
     ".globl pv_enter",
@@ -139,16 +168,34 @@ global_asm!(
     ".globl pv_enter_iret",
     "pv_enter_iret:",
     "iretq",
-    ".globl pv_enter_isolated",
-    "pv_enter_isolated:",
+    ".globl pv_enter_by_frame",
+    "pv_enter_by_frame:",
     "mov [rdi + {host_rsp}], rsp",
     "mov rsp, rsi",
     "mov rax, [rsp + {guest_cr3}]",
+    "test rax, rax",
+    "js 2f",
     "mov cr3, rax",
-    "load_registers",
-    ".globl pv_enter_isolated_iret",
-    "pv_enter_isolated_iret:",
+    "3: load_registers",
+    ".globl pv_enter_by_frame_iret",
+    "pv_enter_by_frame_iret:",
     "iretq",
+    "2: shl rax, 1",
+    "shr rax, 1",
+    "jz 4f",
+    "mov cr3, rax",
+    // What is read from here on is the guest's own.
+    "4: verw word ptr [rip + 5f]",
+    "jmp 3b",
+    ".balign 2",
+    "5: .word {hv_ds}",
+    // How the stubs of the IDT end for a guarded guest.
+    ".globl pv_return_guarded",
+    "pv_return_guarded:",
+    "return_guarded",
+    hv_ds = const HV_DS,
+    barrier = const BARRIER.trailing_zeros(),
+    pred_cmd = const speculation::PRED_CMD,
     ds = const USER_DS,
     cs32 = const USER_CS32,
     cs64 = const USER_CS64,
@@ -168,6 +215,7 @@ unsafe extern "C" {
     static pv_stubs: [u8; 0];
     static pv_syscall: [u8; 0];
     static pv_syscall_isolated: [u8; 0];
+    static pv_syscall_guarded: [u8; 0];
     static pv_syscall_compat: [u8; 0];
     static pv_sysenter: [u8; 0];
 }
@@ -202,12 +250,23 @@ enter!(
     enter, "call pv_enter"
 );
 enter!(
-    /// Likewise, with CR3 changed on the way in and out as the frame says.
+    /// Likewise, with CR3 changed on the way in and VERW executed, as the frame says; it says at least one.
     ///
     /// # Safety
     /// As [`enter`]; the hypervisor's CR3 maps what the guest's does, at the same places, and all of the hypervisor.
-    enter_isolated, "call pv_enter_isolated"
+    enter_by_frame, "call pv_enter_by_frame"
 );
+
+/// How a guest leaves by SYSCALL from 64-bit code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stub {
+    /// Just so.
+    Plain,
+    /// With a change of CR3.
+    Isolated,
+    /// As its frame says.
+    Guarded,
+}
 
 const STAR: u32 = 0xc000_0081;
 const LSTAR: u32 = 0xc000_0082;
@@ -248,9 +307,13 @@ pub(super) fn enable(id: CpuId) {
 /// Chooses the stub of SYSCALL from 64-bit code.
 ///
 /// # Safety
-/// A guest that is isolated, or not, as said is about to run on this CPU, and no other before the next call.
-pub(super) unsafe fn choose(id: CpuId, is_isolated: bool) {
-    let symbol = if is_isolated { &raw const pv_syscall_isolated } else { &raw const pv_syscall };
+/// A guest that leaves as said is about to run on this CPU, and no other before the next call.
+pub(super) unsafe fn choose(id: CpuId, which: Stub) {
+    let symbol = match which {
+        Stub::Plain => &raw const pv_syscall,
+        Stub::Isolated => &raw const pv_syscall_isolated,
+        Stub::Guarded => &raw const pv_syscall_guarded,
+    };
     // SAFETY: as in `enable`.
     unsafe { msr::write(LSTAR, stub(id, symbol)) };
 }

@@ -34,9 +34,9 @@ use model::addr::Mfn;
 use model::ids::{CpuId, VcpuId};
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 
-use crate::cpu::features;
+use crate::cpu::{features, speculation};
 use crate::exit::Exit;
-use crate::frame::RegsPage;
+use crate::frame::{BARRIER, GUARDED, RegsPage};
 use crate::virt::{GuestMsr, Virt, Window};
 
 /// Says where SYSCALL and SYSENTER of this CPU, number `id`, lead; once, at boot.
@@ -67,6 +67,11 @@ pub struct Vcpu {
     /// Its part of the hole.
     tables: Arc<space::Tables>,
     is_isolated: bool,
+    /// What is done when it leaves and before it enters, beside changes of CR3: bits of the words of
+    /// [`Frame`](crate::frame::Frame).
+    guards: [u64; 2],
+    /// It enters as its frame says.
+    enters_by_frame: bool,
     /// Where its `Regs` are: in the direct map, and in its part of the hole.
     regs: u64,
     frame: u64,
@@ -86,10 +91,16 @@ impl Vcpu {
     /// Virtual CPU `id` of the domain that `space` belongs to, in kernel mode, without page tables yet, which will run with
     /// these registers and no others.
     pub fn new(space: &Space, id: VcpuId, regs: &RegsPage) -> Self {
+        let (guards, is_isolated) = (speculation::pv_guards(), space.is_isolated());
         Self {
             id,
             tables: space.tables(),
-            is_isolated: space.is_isolated(),
+            is_isolated,
+            guards: [
+                if guards.rsb { GUARDED } else { 0 } | if guards.ibpb { BARRIER } else { 0 },
+                if guards.verw { GUARDED } else { 0 },
+            ],
+            enters_by_frame: is_isolated || guards.verw,
             regs: core::ptr::from_ref::<Regs>(regs) as u64,
             frame: space.map_regs(id, regs),
             ready: 0,
@@ -115,6 +126,7 @@ impl Vcpu {
 
     /// Goes to the other mode: page tables and GS base change. `false`, and nothing has changed, if the other mode has no
     /// page tables.
+    #[inline]
     pub fn toggle_mode(&mut self) -> bool {
         if self.bases[usize::from(self.is_kernel)].is_none() {
             return false;
@@ -195,6 +207,7 @@ impl Virt for Vcpu {
     fn cr(&self, n: u8) -> u64 {
         self.read_cr(n)
     }
+    #[inline]
     fn set_cr(&mut self, n: u8, value: u64) {
         self.write_cr(n, value);
     }
@@ -205,6 +218,7 @@ impl Virt for Vcpu {
     fn msr(&self, msr: GuestMsr) -> u64 {
         self.read_msr(msr)
     }
+    #[inline]
     fn set_msr(&mut self, msr: GuestMsr, value: u64) {
         self.write_msr(msr, value);
     }

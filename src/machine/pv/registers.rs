@@ -143,6 +143,7 @@ impl Vcpu {
     }
 
     /// [`crate::virt::Virt::set_cr`]. CR3 is set by [`Vcpu::set_kernel_base`].
+    #[inline]
     pub(super) fn write_cr(&mut self, n: u8, value: u64) {
         match n {
             0 => {
@@ -197,6 +198,7 @@ impl Vcpu {
     }
 
     /// [`crate::virt::Virt::set_msr`]. An address that is not canonical is made so.
+    #[inline]
     pub(super) fn write_msr(&mut self, name: GuestMsr, value: u64) {
         let canonical = canonical(value);
         let is_loaded = self.is_loaded();

@@ -72,8 +72,8 @@ impl Vcpu {
         // SAFETY: the callers have seen that the virtual CPU is live, and that these are its registers; their type says that
         // a guest may run with them.
         unsafe {
-            if self.is_isolated {
-                entry::enter_isolated(regs.as_mut_ptr(), self.frame);
+            if self.enters_by_frame {
+                entry::enter_by_frame(regs.as_mut_ptr(), self.frame);
             } else {
                 entry::enter(regs.as_mut_ptr(), self.frame);
             }

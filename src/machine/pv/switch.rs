@@ -8,6 +8,7 @@ use core::cell::UnsafeCell;
 
 use x86_64::registers::control::Cr4;
 
+use super::entry::Stub;
 use super::{Vcpu, entry, l4, space};
 use crate::cpu::descriptors::{self, Loaded};
 use crate::frame::Frame;
@@ -23,12 +24,12 @@ pub(super) struct Host {
 struct Seen {
     /// Whether one is loaded.
     is_occupied: bool,
-    /// For which kind the stub of SYSCALL is.
-    is_isolated: bool,
+    /// Its stub of SYSCALL.
+    stub: Stub,
 }
 
 static SEEN: PerCpu<Seen> =
-    PerCpu::new([const { UnsafeCell::new(Seen { is_occupied: false, is_isolated: false }) }; MAX_CPUS]);
+    PerCpu::new([const { UnsafeCell::new(Seen { is_occupied: false, stub: Stub::Plain }) }; MAX_CPUS]);
 
 impl Vcpu {
     /// [`crate::virt::Virt::load`].
@@ -36,9 +37,10 @@ impl Vcpu {
         assert!(self.loaded.is_none(), "the virtual CPU is loaded already");
         SEEN.with(|seen| {
             assert!(!core::mem::replace(&mut seen.is_occupied, true), "another virtual CPU is loaded");
-            if core::mem::replace(&mut seen.is_isolated, self.is_isolated) != self.is_isolated {
+            let stub = self.stub();
+            if core::mem::replace(&mut seen.stub, stub) != stub {
                 // SAFETY: it is this virtual CPU that runs next, if any.
-                unsafe { entry::choose(this_cpu(), self.is_isolated) };
+                unsafe { entry::choose(this_cpu(), stub) };
             }
         });
         self.tables.set(self.id, space::DESCRIPTORS, Rights::PER_DOMAIN_RO.entry(descriptors::page()));
@@ -46,11 +48,24 @@ impl Vcpu {
         self.use_base();
     }
 
+    fn stub(&self) -> Stub {
+        match (self.guards[0], self.is_isolated) {
+            (0, false) => Stub::Plain,
+            (0, true) => Stub::Isolated,
+            _ => Stub::Guarded,
+        }
+    }
+
     /// Puts the registers into the processor, once there are page tables to find the descriptors by.
+    #[cold]
+    #[inline(never)]
     fn become_ready(&mut self) {
         // SAFETY: CR3 has the domain's slot, where the tables are mapped; the page of this CPU's descriptors among them.
         unsafe { descriptors::use_guest_tables(&self.descriptor_tables()) };
         self.load_registers();
+        if !self.is_isolated {
+            self.write_frame(0, 0);
+        }
         self.is_live = true;
         self.settle();
     }
@@ -81,12 +96,7 @@ impl Vcpu {
         let mut cr3 = base.base().raw();
         if self.is_isolated {
             let partner = l4::partner(base).expect("the table of an isolated guest has a partner").raw();
-            let frame = self.regs as *mut Frame;
-            // SAFETY: the frame is this virtual CPU's, in its registers' page, and beside what `RegsPage` gives out.
-            unsafe {
-                (&raw mut (*frame).hypervisor_cr3).write_volatile(partner);
-                (&raw mut (*frame).guest_cr3).write_volatile(cr3);
-            }
+            self.write_frame(partner, cr3);
             cr3 = partner;
         }
         if self.loaded.is_some() {
@@ -94,6 +104,17 @@ impl Vcpu {
             if !self.is_live {
                 self.become_ready();
             }
+        }
+    }
+
+    /// Says what CR3 becomes when it leaves and enters.
+    #[inline(always)]
+    fn write_frame(&self, hypervisor_cr3: u64, guest_cr3: u64) {
+        let frame = self.regs as *mut Frame;
+        // SAFETY: the frame is this virtual CPU's, in its registers' page, and beside what `RegsPage` gives out.
+        unsafe {
+            (&raw mut (*frame).hypervisor_cr3).write_volatile(hypervisor_cr3 | self.guards[0]);
+            (&raw mut (*frame).guest_cr3).write_volatile(guest_cr3 | self.guards[1]);
         }
     }
 

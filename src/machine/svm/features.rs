@@ -4,10 +4,11 @@
 //! decodes the exiting instruction, and a flush takes a new ASID. Without the pause filter spinning is not noticed. Clean bits are not used: the whole block is
 //! loaded at each entry. No control register is intercepted, so decode assists would tell nothing.
 
-use crate::cpu::msr;
+use crate::cpu::{msr, speculation};
 use crate::virt::Unsupported;
 use bitflags::bitflags;
 use core::arch::x86_64::__cpuid;
+use model::config::cmdline::Guards;
 
 const VM_CR: u32 = 0xc001_0114;
 const VM_CR_SVMDIS: u64 = 1 << 4;
@@ -21,6 +22,8 @@ bitflags! {
         const FLUSH_BY_ASID = 1 << 6;
         const PAUSE_FILTER = 1 << 10;
         const PAUSE_FILTER_THRESHOLD = 1 << 12;
+        /// Not of that leaf: entry and exit are guarded against speculation attacks.
+        const GUARDED = 1 << 29;
         /// Not of that leaf: QEMU's software emulation, which may deliver an injected interrupt once more, at any later
         /// instruction and with IF clear, when something else stops its emulated CPU before the next exit.
         const INJECTS_TWICE = 1 << 30;
@@ -47,7 +50,8 @@ pub(super) fn read() -> Option<Offer> {
         return None;
     }
     let svm = __cpuid(0x8000_000a);
-    let mut features = Features::from_bits_truncate(svm.edx & 0x3fff_ffff);
+    let mut features = Features::from_bits_truncate(svm.edx & 0x1fff_ffff);
+    features.set(Features::GUARDED, speculation::hvm_guards() != Guards::all(false));
     features.set(Features::INJECTS_TWICE, is_qemu_tcg());
     features.set(Features::TSC_AUX, extended.edx & (1 << 27) != 0);
     Some(Offer { features, nr_asids: svm.ebx })

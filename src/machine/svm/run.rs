@@ -1,7 +1,7 @@
 //! One run of the guest: entry, exit, and the exits that this back-end ends by itself.
 
 use super::Vcpu;
-use super::entry::world_switch;
+use super::entry::{world_switch, world_switch_guarded};
 use super::event::pending;
 use super::exit::{code, decode, instruction_length};
 use super::features::Features;
@@ -27,7 +27,13 @@ impl Vcpu {
         (vmcb.rip, vmcb.rflags, vmcb.rsp, vmcb.rax) = (regs.rip, regs.rflags, regs.rsp, regs.rax);
         // SAFETY: the block is this virtual CPU's, initialised by `new`; `place.host` was filled on this CPU by `load`,
         // which runs after `enable_this_cpu`; the nested page tables map what the kernel gave to the guest.
-        unsafe { world_switch(regs, addr, place.host) };
+        unsafe {
+            if self.features.contains(Features::GUARDED) {
+                world_switch_guarded(regs, addr, place.host);
+            } else {
+                world_switch(regs, addr, place.host);
+            }
+        }
         if self.vmcb().tlb_control != tlb_control::NOTHING {
             self.note_flush();
         }

@@ -6,13 +6,48 @@
 //! At an exit RFLAGS holds nothing but its reserved bit (SDM 3C 27.5.3): interrupts are off, DF and AC clear.
 
 use super::vmcs::{self, VmcsField};
+use crate::cpu::speculation;
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use model::regs::Regs;
 
 /// Where the processor resumes at an exit.
 pub(super) fn host_rip() -> u64 {
-    leave as *const () as u64
+    let guards = speculation::hvm_guards();
+    let place = match (guards.ibpb, guards.rsb) {
+        (true, _) => leave_by_barrier as *const (),
+        (false, true) => leave_filling as *const (),
+        (false, false) => leave as *const (),
+    };
+    place as u64
+}
+
+/// How a guest is entered.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct How(u8);
+
+impl How {
+    /// The VMCS is launched.
+    const RESUME: u8 = 1 << 0;
+    /// VERW comes right before.
+    const VERW: u8 = 1 << 7;
+
+    /// As it was decided, for a VMCS that is clear.
+    pub(super) fn new() -> Self {
+        Self(if speculation::hvm_guards().verw { Self::VERW } else { 0 })
+    }
+
+    /// The VMCS is launched now.
+    #[inline(always)]
+    pub(super) fn set_launched(&mut self) {
+        self.0 |= Self::RESUME;
+    }
+
+    /// The VMCS is clear now.
+    pub(super) fn set_clear(&mut self) {
+        self.0 &= !Self::RESUME;
+    }
 }
 
 /// Whether [`enter`] came to the guest.
@@ -30,9 +65,9 @@ impl Outcome {
 /// and is kept up to date.
 ///
 /// # Safety
-/// The current VMCS is complete, its host state is this CPU's, and `launched` is its launch state.
+/// The current VMCS is complete, its host state is this CPU's, and `how` has its launch state.
 #[unsafe(naked)]
-pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, launched: bool, host_rsp: &mut u64) -> Outcome {
+pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, how: How, host_rsp: &mut u64) -> Outcome {
     naked_asm!(
         "push rbp",
         "push rbx",
@@ -47,6 +82,7 @@ pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, launched: bool, host
         "vmwrite rax, rsp",
         "mov [rdx], rsp",
         "2:",
+        // No instruction up to VMRESUME changes what this says; VERW changes ZF alone.
         "test sil, sil",
         "mov r15, [rdi + {r15}]",
         "mov r14, [rdi + {r14}]",
@@ -63,10 +99,15 @@ pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, launched: bool, host
         "mov rdx, [rdi + {rdx}]",
         "mov rsi, [rdi + {rsi}]",
         "mov rdi, [rdi + {rdi}]",
-        "jz 3f",
+        "jle 3f",
         "vmresume",
         "jmp 4f",
-        "3: vmlaunch",
+        "3: jz 5f",
+        "verw word ptr [rip + {selector}]",
+        "jnp 5f", // one bit is set: VERW alone
+        "vmresume",
+        "jmp 4f",
+        "5: vmlaunch",
         "4: mov eax, 1",
         "add rsp, 8",
         "pop r15",
@@ -77,6 +118,7 @@ pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, launched: bool, host
         "pop rbp",
         "ret",
         host_rsp = const VmcsField::HOST_RSP.encoding(),
+        selector = sym speculation::SELECTOR,
         r15 = const offset_of!(Regs, r15),
         r14 = const offset_of!(Regs, r14),
         r13 = const offset_of!(Regs, r13),
@@ -95,56 +137,84 @@ pub(super) unsafe extern "sysv64" fn enter(regs: &mut Regs, launched: bool, host
     )
 }
 
-/// The return of [`enter`] after an exit.
-///
-/// # Safety
-/// Only the processor comes here, at an exit from the guest that `enter` entered.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn leave() -> Outcome {
-    naked_asm!(
-        "push rdi",
-        "mov rdi, [rsp + 8]",
-        "mov [rdi + {r15}], r15",
-        "mov [rdi + {r14}], r14",
-        "mov [rdi + {r13}], r13",
-        "mov [rdi + {r12}], r12",
-        "mov [rdi + {rbp}], rbp",
-        "mov [rdi + {rbx}], rbx",
-        "mov [rdi + {r11}], r11",
-        "mov [rdi + {r10}], r10",
-        "mov [rdi + {r9}], r9",
-        "mov [rdi + {r8}], r8",
-        "mov [rdi + {rax}], rax",
-        "mov [rdi + {rcx}], rcx",
-        "mov [rdi + {rdx}], rdx",
-        "mov [rdi + {rsi}], rsi",
-        "pop [rdi + {rdi}]",
-        "xor eax, eax",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-        r15 = const offset_of!(Regs, r15),
-        r14 = const offset_of!(Regs, r14),
-        r13 = const offset_of!(Regs, r13),
-        r12 = const offset_of!(Regs, r12),
-        rbp = const offset_of!(Regs, rbp),
-        rbx = const offset_of!(Regs, rbx),
-        r11 = const offset_of!(Regs, r11),
-        r10 = const offset_of!(Regs, r10),
-        r9 = const offset_of!(Regs, r9),
-        r8 = const offset_of!(Regs, r8),
-        rax = const offset_of!(Regs, rax),
-        rcx = const offset_of!(Regs, rcx),
-        rdx = const offset_of!(Regs, rdx),
-        rsi = const offset_of!(Regs, rsi),
-        rdi = const offset_of!(Regs, rdi),
-    )
+macro_rules! leave {
+    ($(#[$doc:meta])* $name:ident, [$($guard:expr),*] $($operands:tt)*) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "sysv64" fn $name() -> Outcome {
+            naked_asm!(
+                "push rdi",
+                "mov rdi, [rsp + 8]",
+                "mov [rdi + {r15}], r15",
+                "mov [rdi + {r14}], r14",
+                "mov [rdi + {r13}], r13",
+                "mov [rdi + {r12}], r12",
+                "mov [rdi + {rbp}], rbp",
+                "mov [rdi + {rbx}], rbx",
+                "mov [rdi + {r11}], r11",
+                "mov [rdi + {r10}], r10",
+                "mov [rdi + {r9}], r9",
+                "mov [rdi + {r8}], r8",
+                "mov [rdi + {rax}], rax",
+                "mov [rdi + {rcx}], rcx",
+                "mov [rdi + {rdx}], rdx",
+                "mov [rdi + {rsi}], rsi",
+                "pop [rdi + {rdi}]",
+                $($guard,)*
+                "xor eax, eax",
+                "add rsp, 8",
+                "pop r15",
+                "pop r14",
+                "pop r13",
+                "pop r12",
+                "pop rbx",
+                "pop rbp",
+                "ret",
+                r15 = const offset_of!(Regs, r15),
+                r14 = const offset_of!(Regs, r14),
+                r13 = const offset_of!(Regs, r13),
+                r12 = const offset_of!(Regs, r12),
+                rbp = const offset_of!(Regs, rbp),
+                rbx = const offset_of!(Regs, rbx),
+                r11 = const offset_of!(Regs, r11),
+                r10 = const offset_of!(Regs, r10),
+                r9 = const offset_of!(Regs, r9),
+                r8 = const offset_of!(Regs, r8),
+                rax = const offset_of!(Regs, rax),
+                rcx = const offset_of!(Regs, rcx),
+                rdx = const offset_of!(Regs, rdx),
+                rsi = const offset_of!(Regs, rsi),
+                rdi = const offset_of!(Regs, rdi),
+                $($operands)*
+            )
+        }
+    };
 }
+
+leave!(
+    /// The return of [`enter`] after an exit.
+    ///
+    /// # Safety
+    /// Only the processor comes here, at an exit from the guest that `enter` entered.
+    leave, []
+);
+leave!(
+    /// The same, and the return stack is filled before it is used.
+    ///
+    /// # Safety
+    /// As [`leave`].
+    leave_filling,
+    [speculation::fill_return_stack!()]
+);
+leave!(
+    /// The same, with IBPB.
+    ///
+    /// # Safety
+    /// As [`leave`].
+    leave_by_barrier,
+    [speculation::ibpb!(), speculation::fill_return_stack!()]
+    pred_cmd = const speculation::PRED_CMD,
+);
 
 /// RIP, RSP and RFLAGS as the VMCS has them, so that only what changed is written back.
 #[derive(Default)]

@@ -97,8 +97,8 @@ pub struct Vcpu {
     tag: tlb::Tag,
     /// The VMCS has its first contents.
     is_set_up: bool,
-    /// The VMCS's launch state. Cleared with the VMCS.
-    launched: bool,
+    /// How it is entered, the VMCS's launch state included. Cleared with the VMCS.
+    how: entry::How,
     loaded_on: Option<CpuId>,
     /// The host's descriptor tables while loaded.
     tables: Option<host::Tables>,
@@ -143,7 +143,7 @@ impl Vcpu {
             eptp: ept_pointer(nested_root, features.ept_vpid.accessed_dirty()),
             tag: tlb::Tag::NONE,
             is_set_up: false,
-            launched: false,
+            how: entry::How::new(),
             loaded_on: None,
             tables: None,
             by_hand: host::ByHand::new(&features),

@@ -7,7 +7,9 @@ use super::exit::{Reason, qualification};
 use super::host::{self, Tables};
 use super::vmcs::{self, VmcsField};
 use super::{state, tlb};
+use crate::cpu::speculation;
 use crate::exit::Exit;
+use crate::mem::image_phys;
 use crate::percpu::{MAX_CPUS, PerCpu, this_cpu};
 use core::cell::UnsafeCell;
 use model::regs::vector;
@@ -23,6 +25,17 @@ const INTERCEPTED: u32 = 1 << vector::DB | 1 << vector::AC | 1 << vector::MC;
 const PLE_GAP: u64 = 128;
 const PLE_WINDOW: u64 = 4096;
 
+/// An entry of a list of MSRs that an entry loads (SDM 3C table 24-15).
+#[repr(C, align(16))]
+struct MsrEntry {
+    index: u32,
+    reserved: u32,
+    value: u64,
+}
+
+/// The last that an entry does with the host's caches (Intel, L1 Terminal Fault).
+static FLUSH_L1D: MsrEntry = MsrEntry { index: speculation::FLUSH_CMD, reserved: 0, value: 1 };
+
 impl Vcpu {
     /// [`crate::virt::Virt::load`].
     pub(super) fn load_here(&mut self) {
@@ -37,7 +50,7 @@ impl Vcpu {
             vmcs::make_current(region);
         }
         self.loaded_on = Some(this_cpu());
-        self.launched = false;
+        self.how.set_clear();
         self.by_hand.load();
         if !self.is_set_up {
             self.set_up();
@@ -101,6 +114,13 @@ impl Vcpu {
             // SAFETY: the guest exits where it must, reaches memory through EPT only, and no MSR is loaded for it.
             unsafe { vmcs::write(field, value) }
         }
+        if speculation::flushes_l1d() {
+            // SAFETY: the list is part of the image, aligned, and has one entry, of a register that the processor has.
+            unsafe {
+                vmcs::write(VmcsField::ENTRY_MSR_LOAD, image_phys(&raw const FLUSH_L1D as u64));
+                vmcs::write(VmcsField::ENTRY_MSR_LOAD_COUNT, 1);
+            }
+        }
         if features.pause_loop() {
             // SAFETY: when PAUSE exits concerns time only.
             unsafe {
@@ -129,8 +149,8 @@ impl Vcpu {
         self.seen.write_changed(regs);
         self.queued.write();
         host::set_cr2(self.cr2);
-        // SAFETY: `load_here` completed the VMCS with this CPU's state, and `launched` is kept below.
-        let outcome = unsafe { entry::enter(regs, self.launched, &mut self.host_rsp) };
+        // SAFETY: `load_here` completed the VMCS with this CPU's state, and `how` is kept below.
+        let outcome = unsafe { entry::enter(regs, self.how, &mut self.host_rsp) };
         self.cr2 = host::cr2();
         self.seen.read(regs);
         if outcome != Outcome::EXIT {
@@ -140,7 +160,7 @@ impl Vcpu {
         if reason.is_failed_entry() {
             return Exit::EntryFailed { code: reason.code(), info: qualification() };
         }
-        self.launched = true;
+        self.how.set_launched();
         self.queued = Queued::cut_short();
         self.decode(reason, regs)
     }

@@ -33,6 +33,7 @@ impl VmcsField {
     pub(super) const EXIT_MSR_LOAD_COUNT: Self = Self(0x4010);
     pub(super) const ENTRY_CONTROLS: Self = Self(0x4012);
     pub(super) const ENTRY_MSR_LOAD_COUNT: Self = Self(0x4014);
+    pub(super) const ENTRY_MSR_LOAD: Self = Self(0x200a);
     pub(super) const ENTRY_INTERRUPTION: Self = Self(0x4016);
     pub(super) const ENTRY_ERROR_CODE: Self = Self(0x4018);
     pub(super) const ENTRY_INSTRUCTION_LENGTH: Self = Self(0x401a);

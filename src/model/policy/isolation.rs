@@ -16,13 +16,22 @@ const HYGON: [u32; 3] = [0x6f67_7948, 0x656e_6975, 0x6e65_476e];
 
 /// Whether PV guests have to be isolated on a processor with this CPUID; `arch_capabilities` is asked where it has that MSR.
 pub fn needs_isolation(cpuid: impl Fn(u32, u32) -> [u32; 4], arch_capabilities: impl FnOnce() -> Option<u64>) -> bool {
-    let [max, ebx, ecx, edx] = cpuid(0, 0);
-    if [AMD, HYGON].contains(&[ebx, ecx, edx]) {
-        return false;
-    }
-    let has_msr = max >= 7 && cpuid(7, 0)[3] & HAS_ARCH_CAPABILITIES != 0;
-    let capabilities = if has_msr { arch_capabilities().unwrap_or(0) } else { 0 };
-    capabilities & RDCL_NO == 0
+    !is_amd_or_hygon(&cpuid) && read_capabilities(&cpuid, arch_capabilities) & RDCL_NO == 0
+}
+
+/// Whether the processor is AMD's or Hygon's.
+pub(super) fn is_amd_or_hygon(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> bool {
+    let [_, ebx, ecx, edx] = cpuid(0, 0);
+    [AMD, HYGON].contains(&[ebx, ecx, edx])
+}
+
+/// [`ARCH_CAPABILITIES`], 0 where the processor has none.
+pub(super) fn read_capabilities(
+    cpuid: impl Fn(u32, u32) -> [u32; 4],
+    arch_capabilities: impl FnOnce() -> Option<u64>,
+) -> u64 {
+    let has_msr = cpuid(0, 0)[0] >= 7 && cpuid(7, 0)[3] & HAS_ARCH_CAPABILITIES != 0;
+    if has_msr { arch_capabilities().unwrap_or(0) } else { 0 }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod control;
 pub mod cpuid;
 pub mod features;
 pub mod isolation;
+pub mod mitigation;
 pub mod msr;
 mod msr_pv;
 mod topology;

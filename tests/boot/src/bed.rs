@@ -18,6 +18,8 @@ pub enum Bed {
     BochsSkylake,
     /// Bochs with VT-x as Haswell has it.
     BochsHaswell,
+    /// Bochs with VT-x and the MSRs against speculation attacks, which it has from Ice Lake on.
+    BochsArrowLake,
     /// Bochs with AMD-V.
     BochsSvm,
 }
@@ -52,6 +54,7 @@ impl Bed {
             Bed::QemuNoSvm => "qemu-nosvm",
             Bed::BochsSkylake => "bochs-vmx-skylake",
             Bed::BochsHaswell => "bochs-vmx-haswell",
+            Bed::BochsArrowLake => "bochs-vmx-arrow-lake",
             Bed::BochsSvm => "bochs-svm",
         }
     }
@@ -68,12 +71,13 @@ impl Bed {
 
     /// Whether Bochs runs it.
     pub fn is_bochs(self) -> bool {
-        matches!(self, Bed::BochsSkylake | Bed::BochsHaswell | Bed::BochsSvm)
+        matches!(self, Bed::BochsSkylake | Bed::BochsHaswell | Bed::BochsArrowLake | Bed::BochsSvm)
     }
 
     fn bochs_model(self) -> &'static str {
         match self {
             Bed::BochsHaswell => "corei7_haswell_4770",
+            Bed::BochsArrowLake => "arrow_lake",
             Bed::BochsSvm => "ryzen",
             _ => "corei7_skylake_x",
         }

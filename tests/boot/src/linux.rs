@@ -71,7 +71,7 @@ impl Combination {
     /// four kernels on three families remain the largest product.
     fn values(&self) -> Vec<String> {
         let family = match self.bed {
-            Bed::BochsSkylake | Bed::BochsHaswell => "vmx",
+            Bed::BochsSkylake | Bed::BochsHaswell | Bed::BochsArrowLake => "vmx",
             Bed::BochsSvm => "svm",
             Bed::QemuSvm | Bed::QemuNoSvm => "qemu",
         };

@@ -19,6 +19,7 @@ mod plot;
 mod pv;
 mod report;
 mod run;
+mod spec_ctrl;
 mod table;
 mod terminal;
 mod words;
@@ -66,7 +67,8 @@ fn figures() -> ExitCode {
 /// The boots of `make test`, the quick ones first.
 fn boots() -> Vec<Case> {
     let combinations = linux::covering().iter().map(linux::Combination::case).collect();
-    [guests::cases(), pv::cases(), bad::cases(), linux::lives(), linux_pv::cases(), combinations].concat()
+    [guests::cases(), pv::cases(), bad::cases(), spec_ctrl::cases(), linux::lives(), linux_pv::cases(), combinations]
+        .concat()
 }
 
 fn picked(cases: Vec<Case>, words: &[String]) -> Vec<Case> {

@@ -4,12 +4,14 @@
 //! machine boots whatever its menu entry says. A later option overrides an earlier one.
 
 mod serial;
+mod spec_ctrl;
 mod table;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use serial::{Parity, Uart};
+pub use spec_ctrl::{Guards, SpecCtrl};
 pub use value::{Amount, boolean, size};
 
 use alloc::string::String;
@@ -43,6 +45,8 @@ pub struct Options {
     pub dom0_mem: Dom0Mem,
     /// `dom0_max_vcpus=`: the least and most virtual CPUs of the initial domain.
     pub dom0_max_vcpus: Option<(u32, u32)>,
+    /// `spec-ctrl=`: what is done against speculation attacks.
+    pub spec_ctrl: SpecCtrl,
     /// `xpti=`: whether PV guests run isolated from the hypervisor's address space.
     pub xpti: Xpti,
     /// What had no effect, in the order of the line.
@@ -165,6 +169,7 @@ impl Default for Options {
             dom0: Dom0 { pvh: false, verbose: false },
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: None,
+            spec_ctrl: SpecCtrl::default(),
             xpti: Xpti::default(),
             warnings: Vec::new(),
         }

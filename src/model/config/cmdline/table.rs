@@ -1,7 +1,7 @@
 //! Every option with what it does.
 
 use super::value::{Amount, boolean, number, size};
-use super::{Console, Level, Levels, Options, Uart, Xpti};
+use super::{Console, Level, Levels, Options, Uart, Xpti, spec_ctrl};
 
 /// Why a word had no effect.
 pub enum Refusal {
@@ -54,6 +54,10 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("real-mode", Silent),
     ("sched", NotBuilt),
     ("smt", NotBuilt),
+    (
+        "spec-ctrl",
+        FlagOrValue(spec_ctrl::parse, "must be no, or a list of parts that Xen knows, as in rsb=no-pv,ibrs=on"),
+    ),
     ("sync_console", Flag(|o, on| o.sync_console = on)),
     ("ucode", Silent),
     ("vga", NotBuilt),

@@ -105,6 +105,61 @@ fn isolation_is_chosen_for_the_initial_domain_and_the_others() {
 }
 
 #[test]
+fn spec_ctrl_is_a_list_of_which_the_later_part_wins() {
+    let spec_ctrl = |line| parse(line).spec_ctrl;
+    let default = SpecCtrl::default();
+    assert_eq!(spec_ctrl(""), default);
+    for off in ["spec-ctrl=no", "spec-ctrl=off", "spec-ctrl=0", "no-spec-ctrl", "spec-ctrl=xen=no", "spec-ctrl=no-xen"]
+    {
+        assert_eq!(spec_ctrl(off), SpecCtrl::OFF, "{off}");
+    }
+    let kinds = |pv, hvm| SpecCtrl { pv, hvm, ..default };
+    let (none, on, off) = (Guards::default(), Guards::all(Some(true)), Guards::all(Some(false)));
+    assert_eq!(spec_ctrl("spec-ctrl=pv,hvm=no"), kinds(on, off));
+    assert_eq!(spec_ctrl("spec-ctrl=no-pv spec-ctrl=hvm=on"), kinds(off, on));
+    let rsb = |rsb| Guards { rsb, ..none };
+    assert_eq!(spec_ctrl("spec-ctrl=rsb"), kinds(rsb(Some(true)), rsb(Some(true))));
+    assert_eq!(spec_ctrl("spec-ctrl=no-rsb"), kinds(rsb(Some(false)), rsb(Some(false))));
+    assert_eq!(spec_ctrl("spec-ctrl=rsb=no-hvm"), kinds(none, rsb(Some(false))));
+    assert_eq!(spec_ctrl("spec-ctrl=rsb=hvm,rsb=pv=off"), kinds(rsb(Some(false)), rsb(Some(true))));
+    assert_eq!(spec_ctrl("spec-ctrl=md-clear=pv"), kinds(Guards { verw: Some(true), ..none }, none));
+    assert_eq!(spec_ctrl("spec-ctrl=ibpb-entry=hvm"), kinds(none, Guards { ibpb: Some(true), ..none }));
+    let ibrs = Some(true);
+    assert_eq!(spec_ctrl("spec-ctrl=no,ibrs"), SpecCtrl { ibrs, ..SpecCtrl::OFF });
+    let switches = spec_ctrl("spec-ctrl=ibrs=1,no-stibp,ssbd=on,psfd,ibpb=off,l1d-flush=false");
+    let (stibp, ssbd, psfd, ibpb, l1d_flush) = (Some(false), Some(true), Some(true), Some(false), Some(false));
+    assert_eq!(switches, SpecCtrl { ibrs, stibp, ssbd, psfd, ibpb, l1d_flush, ..default });
+}
+
+#[test]
+fn spec_ctrl_no_ends_isolation_too_unless_it_was_asked_for_before() {
+    let xpti = |line| (parse(line).xpti.dom0, parse(line).xpti.domu);
+    assert_eq!(xpti("spec-ctrl=no"), (Some(false), Some(false)));
+    assert_eq!(xpti("spec-ctrl=no-xen"), (None, None));
+    assert_eq!(xpti("xpti=domu spec-ctrl=no"), (Some(false), Some(true)));
+    assert_eq!(xpti("spec-ctrl=no xpti=default"), (None, None));
+}
+
+#[test]
+fn a_part_of_spec_ctrl_that_is_not_built_is_named_and_one_that_is_unknown_spoils_the_list() {
+    parse(
+        "spec-ctrl=bti-thunk=jmp,eager-fpu,no-branch-harden,msr-sc=no,srb-lock=off,unpriv-mmio=0,gds-mit=no,div-scrub=no",
+    );
+    let options = Options::parse("spec-ctrl=bti-thunk=retpoline,ibpb,msr-sc=pv,no-eager-fpu");
+    let texts: Vec<_> = options.warnings.iter().map(Warning::to_string).collect();
+    let not_built = |part| alloc::format!("command line: \"spec-ctrl={part}\" is not built yet and has no effect");
+    assert_eq!(texts, ["bti-thunk=retpoline", "msr-sc=pv", "no-eager-fpu"].map(not_built));
+    assert_eq!(options.spec_ctrl.ibpb, Some(true));
+    for bad in ["", "yes", "xen", "frob", "no,frob", "rsb=maybe", "rsb=dom0", "no-rsb=pv", "bti-thunk", "pv=maybe"] {
+        let word = "spec-ctrl=".to_string() + bad;
+        let options = Options::parse(&word);
+        assert!(matches!(&options.warnings[..], [Warning::BadValue { word: named, .. }] if *named == word), "{word}");
+        assert_eq!(options, Options { warnings: options.warnings.clone(), ..Options::default() }, "{word}");
+    }
+    assert_eq!(Options::parse("spec-ctrl").warnings.len(), 1);
+}
+
+#[test]
 fn what_boot_scripts_add_is_taken_without_a_word() {
     parse("placeholder no-real-mode edd=off ucode=scan dom0-iommu=passthrough");
 }
@@ -162,7 +217,7 @@ proptest! {
 
     #[test]
     fn no_line_makes_a_panic(
-        words in proptest::collection::vec(("(com1|console|loglvl|mem|dom0|dom0_mem|dom0_max_vcpus|no-.)", ".{0,12}"), 0..6)
+        words in proptest::collection::vec(("(com1|console|loglvl|mem|dom0|dom0_mem|dom0_max_vcpus|spec-ctrl|no-.)", ".{0,12}"), 0..6)
     ) {
         let line: Vec<_> = words.iter().map(|(name, value)| alloc::format!("{name}={value}")).collect();
         Options::parse(&line.join(" "));
