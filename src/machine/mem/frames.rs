@@ -64,6 +64,9 @@ pub fn allocate(owner: DomId, order: u8, below: Option<Mfn>) -> Option<Mfn> {
     allocate_part(owner, order, below, &mut most).expect("so many frames may be filled")
 }
 
+/// Frames that are taken in the same part in which some have been filled.
+const TAKE_AT_ONCE: u64 = 512;
+
 /// Not so many frames may be filled with zeros at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Again;
@@ -89,8 +92,8 @@ pub fn allocate_part(owner: DomId, order: u8, below: Option<Mfn>, most: &mut u64
         scrub(mfn);
         frame.scrubbed().expect("a frame that was free is not in use");
     }
-    // To fill frames and to take more than these are two parts.
-    if !is_clean || 1 << order > before && *most < before {
+    // To fill frames and to take very many are two parts.
+    if !is_clean || 1 << order > TAKE_AT_ONCE && *most < before {
         BUDDY.lock().free(&mut FrameLinks(table()), first, order);
         return Err(Again);
     }
