@@ -92,8 +92,9 @@ pub fn allocate_part(owner: DomId, order: u8, below: Option<Mfn>, most: &mut u64
         scrub(mfn);
         frame.scrubbed().expect("a frame that was free is not in use");
     }
-    // To fill frames and to take very many are two parts.
-    if !is_clean || 1 << order > TAKE_AT_ONCE && *most < before {
+    // To fill frames and to take very many are two parts, for who counts them.
+    let is_bounded = before < 1 << order;
+    if !is_clean || is_bounded && 1 << order > TAKE_AT_ONCE && *most < before {
         BUDDY.lock().free(&mut FrameLinks(table()), first, order);
         return Err(Again);
     }
