@@ -17,6 +17,11 @@ pub mod vcpu;
 pub mod version;
 
 use abi::errno::Errno;
+use abi::memory::XENMEM_MAXIMUM_RAM_PAGE;
+use abi::nr;
+use abi::vcpu::VCPUOP_IS_UP;
+use abi::version::XENVER_VERSION;
+use machine::mem::frames;
 use machine::virt::Virt;
 use model::regs::Regs;
 use sync::Cx;
@@ -61,15 +66,34 @@ pub fn enter(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
         return enter_otherwise(cx, run, len);
     }
     let regs = &run.context.regs;
-    let number = regs.rax;
-    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    run.context.hypercalls.add(number, args[0]);
+    let (number, first) = (regs.rax, regs.rdi);
+    if let Some(result) = quick(run, number, first, regs.rsi) {
+        run.context.hypercalls.note_quick(number, first);
+        return finish_with(run, result, len, Next::Enter);
+    }
+    let args = [first, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    run.context.hypercalls.add(number, first);
     match dispatch(cx, run, number, &args) {
         Ok(Outcome::Again(args)) => {
             set_args(&mut run.context.regs, args);
             Next::Enter
         }
         answer => finish(run, answer, len),
+    }
+}
+
+/// Hypercalls that do little. `None`, and nothing has been done, for others.
+#[inline(always)]
+fn quick(run: &Running, number: u64, first: u64, second: u64) -> Option<u64> {
+    match number {
+        nr::XEN_VERSION if first as u32 == XENVER_VERSION => Some(version::VERSION),
+        nr::VCPU_OP if first as u32 == VCPUOP_IS_UP => {
+            Some(vcpu::is_up(&run.domain, second).map_or_else(Errno::to_rax, u64::from))
+        }
+        nr::MEMORY_OP if first as u32 == XENMEM_MAXIMUM_RAM_PAGE => Some(frames::count()),
+        nr::SET_TIMER_OP => vcpu::try_set_timer(&run.domain, run.id, first),
+        _ if table::find(number).is_none() => Some(Errno::ENOSYS.to_rax()),
+        _ => None,
     }
 }
 
