@@ -175,6 +175,7 @@ impl Virt for Vcpu {
         });
         self.settle_asid(false);
         self.place = Some(Place { cpu: here, host });
+        write_cr2(self.vmcb().cr(2));
         // SAFETY: the host sets no breakpoints and DR7 is clear in it; the guest's were checked by the processor.
         unsafe { write_breakpoints(self.dr) };
         if self.has_tsc_aux() {
@@ -253,6 +254,9 @@ impl Virt for Vcpu {
 
     fn set_cr(&mut self, n: u8, value: u64) {
         self.vmcb_mut().set_cr(n, value);
+        if n == 2 && self.place.is_some() {
+            write_cr2(value);
+        }
     }
 
     fn cr8(&self) -> Option<u8> {
@@ -307,6 +311,13 @@ impl Virt for Vcpu {
     fn is_long(&self) -> bool {
         self.vmcb().efer & Efer::LMA.bits() != 0
     }
+}
+
+/// Loads the guest's CR2. VMRUN does it from the control block, but Bochs 3.0 leaves the register as it is there, so that a
+/// page fault's handler would read the address of another guest's.
+fn write_cr2(value: u64) {
+    // SAFETY: CR2 steers nothing; a fault of the host's own writes it anew.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
 }
 
 /// Loads DR0 to DR3.
