@@ -179,7 +179,7 @@ pub struct Remembered {
     calls: [(u64, u64); REMEMBERED],
     /// Where the next goes.
     next: usize,
-    /// The last that was done within a stay in the guest; [`NO_CALL`] for none.
+    /// The last that was done at once; [`NO_CALL`] for none.
     quick: (u64, u64),
 }
 
@@ -200,18 +200,18 @@ impl Remembered {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Remembers a hypercall that was done within a stay, of which the last one alone is kept.
+    /// Remembers a hypercall that was done at once, of which the last one alone is kept.
     #[inline(always)]
     pub fn note_quick(&mut self, number: u64, argument: u64) {
         self.quick = (number, argument);
     }
 
-    /// The last hypercall that was done within a stay.
+    /// The last hypercall that was done at once.
     pub fn last_quick(&self) -> Option<(u64, u64)> {
         (self.quick.0 != NO_CALL).then_some(self.quick)
     }
 
-    /// The last hypercalls but for those within a stay, the newest first.
+    /// The last hypercalls but for those, the newest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         let count = self.next.min(REMEMBERED);
         (1..=count).map(|back| self.calls[(self.next - back) % REMEMBERED])
