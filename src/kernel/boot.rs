@@ -18,7 +18,7 @@ use sync::place::Root;
 use sync::{Cx, Once};
 
 use crate::builder::{Builder, Kernel, Progress, Source};
-use crate::{console, run, time};
+use crate::{console, run, sched, time};
 
 static OPTIONS: Once<Options> = Once::new();
 
@@ -95,6 +95,7 @@ pub fn run() -> ! {
     machine::pv::prepare();
     let mut cx = Cx::root();
     log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());
+    sched::prepare_this_cpu(&mut cx);
     start_domains(&mut cx);
     console::focus_first(&mut cx);
     start::open_interrupts(serial(options()).and_then(|uart| uart.irq), options().sync_console);

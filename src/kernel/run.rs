@@ -17,6 +17,7 @@ use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
 use crate::stretch::{self, What};
+use crate::time::Due;
 use crate::{blocking, caches, console, pv, runstate, sched, time};
 
 /// What follows an exit.
@@ -106,9 +107,10 @@ pub fn main_loop() -> ! {
         let what = irq::take_pending();
         stretch::begin();
         if what != 0 {
-            next = Next::Schedule;
             stretch::at(What::Serve);
-            serve(&mut cx, what);
+            if serve(&mut cx, what) == Next::Schedule {
+                next = Next::Schedule;
+            }
         }
         if next == Next::Schedule {
             stretch::at(What::Schedule);
@@ -130,11 +132,19 @@ pub fn main_loop() -> ! {
     }
 }
 
-/// What interrupts have noted.
-fn serve(cx: &mut Cx<'_, Root>, what: u32) {
+/// What interrupts have noted. A timer of the virtual CPU that runs is nothing to the scheduler.
+fn serve(cx: &mut Cx<'_, Root>, what: u32) -> Next {
+    let mut next = if what == pending::TIMER { Next::Enter } else { Next::Schedule };
     if what & pending::TIMER != 0 {
-        while let Some((key, kind)) = time::pop_due(cx) {
-            blocking::timer(cx, key, kind);
+        loop {
+            match time::pop_due(cx) {
+                Due::Timer(key, kind) => blocking::timer(cx, key, kind),
+                Due::Nothing { is_over: false } => break,
+                Due::Nothing { is_over: true } => {
+                    next = Next::Schedule;
+                    break;
+                }
+            }
         }
         console::poll(cx);
     }
@@ -145,6 +155,7 @@ fn serve(cx: &mut Cx<'_, Root>, what: u32) {
         console::attend(cx);
         console::poll(cx);
     }
+    next
 }
 
 /// Some stays in the guest.

@@ -1,21 +1,34 @@
 //! The scheduler as the rest of the kernel sees it: virtual CPUs by key, waking, sleeping.
 //!
-//! The policy is [`model::sched`]; this file serialises it and carries its kicks out.
+//! The policy is [`model::sched::credit`]; this file has the queues and their locks, and carries the kicks out.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use machine::percpu::this_cpu;
+use machine::cpu::features;
+use machine::percpu::{MAX_CPUS, this_cpu};
 use machine::{irq, time};
 use model::ids::{CpuId, VcpuId};
-use model::sched::{CpuSet, DEFAULT_SLICE_NS, Decision, Key, RoundRobin, Runstate, Scheduler, Wake};
+use model::sched::credit::{self, Account, AddError, Board, Location, MAX_KEYS, Queue, Queues};
+use model::sched::{CpuSet, Decision, Key, Runstate};
 use sync::place::{self, before};
-use sync::{Cx, Lock};
+use sync::{Cx, Lock, Once, Pair};
 
 use crate::domain::{Domain, Vcpu};
 
-static POLICY: Lock<place::RunQueue, Option<RoundRobin>> = Lock::new(None);
-static KEYS: Lock<place::RunQueue, Vec<Slot>> = Lock::new(Vec::new());
+static BOARD: Board = Board::new();
+static QUEUES: [Lock<place::RunQueue, Option<Box<Queue>>>; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
+
+/// The CPUs that have said where they are.
+static PRESENT: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
+
+/// Keys are given memory for this many at once.
+const CHUNK: usize = 64;
+
+/// What keys stand for.
+static KEYS: [Once<Box<[Lock<place::RunQueue, Slot>; CHUNK]>>; MAX_KEYS / CHUNK] =
+    [const { Once::new() }; MAX_KEYS / CHUNK];
 
 /// What a key stands for.
 enum Slot {
@@ -43,78 +56,127 @@ impl VcpuRef {
     }
 }
 
-fn policy<P: before::RunQueue, R>(cx: &mut Cx<P>, f: impl FnOnce(&mut RoundRobin) -> R) -> R {
-    let (mut policy, _) = cx.lock(&POLICY);
-    f(policy.get_or_insert_with(|| RoundRobin::new(DEFAULT_SLICE_NS)))
-}
+/// The queues of this machine, to one who may lock them.
+struct Machine<'a, 'c, P: place::Place>(&'a mut Cx<'c, P>);
 
-fn act(wake: Wake) {
-    if let Wake::Kick(cpu) = wake {
+impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
+    #[inline]
+    fn board(&self) -> &'static Board {
+        &BOARD
+    }
+
+    #[inline]
+    fn one<R>(&mut self, cpu: CpuId, f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
+        self.0.lock(&QUEUES[cpu.0 as usize]).0.as_deref_mut().map(f)
+    }
+
+    fn two<R>(&mut self, one: CpuId, other: CpuId, f: impl FnOnce(&mut Queue, &mut Queue) -> R) -> Option<R> {
+        match self.0.lock_pair(&QUEUES[one.0 as usize], &QUEUES[other.0 as usize]).0 {
+            Pair::Both(mut one, mut other) => Some(f(one.as_deref_mut()?, other.as_deref_mut()?)),
+            Pair::Same(_) => None,
+        }
+    }
+
+    fn kick(&mut self, cpu: CpuId) {
         irq::kick(cpu);
     }
 }
 
-/// Gives a key to a virtual CPU that is being made. [`bind`] says later which one it is.
-pub fn reserve<P: before::RunQueue>(cx: &mut Cx<P>, affinity: CpuSet) -> Option<Key> {
-    let key = {
-        let (mut keys, _) = cx.lock(&KEYS);
-        let free = keys.iter().position(|slot| matches!(slot, Slot::Free));
-        let at = free.unwrap_or(keys.len());
-        if free.is_none() {
-            keys.push(Slot::Free);
+fn slot(key: Key) -> Option<&'static Lock<place::RunQueue, Slot>> {
+    KEYS.get(key.0 as usize / CHUNK)?.get().map(|chunk| &chunk[key.0 as usize % CHUNK])
+}
+
+/// Gives a key to a virtual CPU that is being made, which is to run on some CPUs and would rather on others. [`bind`] says
+/// later which one it is. `None` if there is no memory for another, or no key.
+pub fn reserve<P: before::RunQueue>(cx: &mut Cx<P>, account: Arc<Account>, affinity: (CpuSet, CpuSet)) -> Option<Key> {
+    let key = free_key(cx)?;
+    match credit::add(&mut Machine(cx), key, account, affinity, time::now()) {
+        Ok(()) => Some(key),
+        Err(AddError::BadKey | AddError::NoMemory) => {
+            free(cx, key);
+            None
         }
-        keys[at] = Slot::Reserved;
-        Key(u32::try_from(at).ok()?)
-    };
-    policy(cx, |policy| policy.add(key, affinity, time::now())).ok()?;
-    Some(key)
+    }
+}
+
+/// The lowest key that nobody has, which is no longer free.
+fn free_key<P: before::RunQueue>(cx: &mut Cx<P>) -> Option<Key> {
+    for key in (0..MAX_KEYS as u32).map(Key) {
+        let chunk = &KEYS[key.0 as usize / CHUNK];
+        if chunk.get().is_none() {
+            let mut slots = Vec::new();
+            slots.try_reserve_exact(CHUNK).ok()?;
+            slots.resize_with(CHUNK, || Lock::new(Slot::Free));
+            // Where another was faster, his is as good.
+            let _ = chunk.set(slots.into_boxed_slice().try_into().ok()?);
+        }
+        let (mut slot, _) = cx.lock(slot(key)?);
+        if matches!(*slot, Slot::Free) {
+            *slot = Slot::Reserved;
+            return Some(key);
+        }
+    }
+    None
+}
+
+fn free<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
+    let Some(slot) = slot(key) else { return };
+    let gone = core::mem::replace(&mut *cx.lock(slot).0, Slot::Free);
+    drop(gone); // outside the lock, as it may be the last reference to its domain
 }
 
 /// Says which virtual CPU a key is.
 pub fn bind<P: before::RunQueue>(cx: &mut Cx<P>, key: Key, vcpu: VcpuRef) {
-    let (mut keys, _) = cx.lock(&KEYS);
-    if let Some(slot) = keys.get_mut(key.0 as usize) {
-        *slot = Slot::Bound(vcpu);
+    if let Some(slot) = slot(key) {
+        *cx.lock(slot).0 = Slot::Bound(vcpu);
     }
 }
 
 /// Takes a key back; its virtual CPU is off.
 pub fn release<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    policy(cx, |policy| policy.remove(key)).expect("a virtual CPU is off before it is forgotten");
-    let gone = cx.lock(&KEYS).0.get_mut(key.0 as usize).map(|slot| core::mem::replace(slot, Slot::Free));
-    drop(gone); // outside the lock, as it may be the last reference to its domain
+    credit::remove(&mut Machine(cx), key).expect("a virtual CPU is off before it is forgotten");
+    free(cx, key);
 }
 
 /// The virtual CPU of a key.
 pub fn lookup<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<VcpuRef> {
-    match cx.lock(&KEYS).0.get(key.0 as usize) {
-        Some(Slot::Bound(vcpu)) => Some(vcpu.clone()),
+    match &*cx.lock(slot(key)?).0 {
+        Slot::Bound(vcpu) => Some(vcpu.clone()),
         _ => None,
     }
 }
 
+/// This CPU has a queue from now on, in which virtual CPUs can wait until some CPU is there to run them.
+pub fn prepare_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
+    let cpu = this_cpu();
+    cx.lock(&QUEUES[cpu.0 as usize]).0.get_or_insert_with(|| Box::new(Queue::new(cpu)));
+}
+
 /// This CPU is there to run virtual CPUs.
 pub fn add_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
-    policy(cx, |policy| policy.add_cpu(this_cpu()));
+    prepare_this_cpu(cx);
+    {
+        let (mut present, _) = cx.lock(&PRESENT);
+        present.insert(this_cpu());
+        BOARD.locate(this_cpu(), Location::of_processor(features::leaf));
+    }
+    credit::online(&mut Machine(cx), this_cpu(), time::now());
 }
 
 /// What this CPU does from now on.
 pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>) -> Decision {
-    let (decision, overlooked) = policy(cx, |policy| (policy.schedule(this_cpu(), time::now()), policy.overlooked()));
-    act(overlooked);
-    decision
+    credit::schedule(&mut Machine(cx), this_cpu(), time::now())
 }
 
 /// The registers of a virtual CPU are in memory.
 pub fn saved<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    act(policy(cx, |policy| policy.saved(key, time::now())));
+    credit::saved(&mut Machine(cx), key, time::now());
 }
 
-/// It has something to do: wakes it, or has the CPU that runs it look.
+/// It has something to do, which was written where it will look: wakes it, or has the CPU that runs it look.
+#[inline]
 pub fn wake<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    let (wake, running_on) = policy(cx, |policy| (policy.wake(key, time::now()), policy.running_on(key)));
-    act(wake);
-    if let (Wake::None, Some(cpu)) = (wake, running_on)
+    if let Some(cpu) = credit::wake(&mut Machine(cx), key, time::now)
         && cpu != this_cpu()
     {
         irq::kick(cpu);
@@ -123,45 +185,51 @@ pub fn wake<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
 
 /// It has nothing to do. For the CPU that runs it, which then looks once more for what would wake it.
 pub fn sleep<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    policy(cx, |policy| policy.sleep(key));
+    credit::sleep(&mut Machine(cx), key);
 }
 
 /// It was taken down. As [`sleep`].
 pub fn go_down<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    policy(cx, |policy| policy.go_down(key));
+    credit::go_down(&mut Machine(cx), key);
 }
 
-/// It lets others go first.
-pub fn yield_<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    policy(cx, |policy| policy.yield_(key));
+/// Whether this CPU runs one for which nobody waits, so that nothing follows when it yields.
+#[inline]
+pub fn is_alone() -> bool {
+    BOARD.runs_alone(this_cpu())
+}
+
+/// It lets another go first. Says whether the scheduler is to be asked.
+pub fn yield_<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> bool {
+    if is_alone() {
+        return false;
+    }
+    credit::yield_(&mut Machine(cx), key);
+    true
 }
 
 /// Stops it, from its next look at the scheduler on.
 pub fn pause<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    act(policy(cx, |policy| policy.pause(key, time::now())));
+    credit::pause(&mut Machine(cx), key, time::now());
 }
 
 /// Lets it run again.
 pub fn unpause<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    act(policy(cx, |policy| policy.unpause(key, time::now())));
+    credit::unpause(&mut Machine(cx), key, time::now());
 }
 
 /// Whether no CPU runs it or holds its registers.
-pub fn is_off<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> bool {
-    policy(cx, |policy| policy.is_off(key))
-}
-
-/// Which CPU runs it.
-pub fn running_on<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<CpuId> {
-    policy(cx, |policy| policy.running_on(key))
+pub fn is_off(key: Key) -> bool {
+    held_by(key).is_none()
 }
 
 /// Which CPU runs it or still holds its registers, and so may use its memory on its behalf.
-pub fn held_by<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<CpuId> {
-    policy(cx, |policy| policy.held_by(key))
+#[inline]
+pub fn held_by(key: Key) -> Option<CpuId> {
+    BOARD.whereabouts(key)?.held_by()
 }
 
 /// Its time account.
 pub fn runstate<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<Runstate> {
-    policy(cx, |policy| policy.runstate(key).cloned())
+    credit::runstate(&mut Machine(cx), key)
 }

@@ -131,11 +131,30 @@ impl Timer {
     }
 }
 
-/// The hardware timer of this CPU has fired: gives the next of its timers that is due, taken off its queue. [`arm`] follows.
-pub fn pop_due<P: before::Timer>(cx: &mut Cx<P>) -> Option<Event> {
+/// What follows when the hardware timer has fired.
+pub enum Due {
+    /// A timer is due, and is off its queue. Ask again.
+    Timer(Key, Kind),
+    /// None is due any more, and the hardware timer is set to what comes next.
+    Nothing {
+        /// The scheduler is to be asked.
+        is_over: bool,
+    },
+}
+
+/// The hardware timer of this CPU has fired.
+pub fn pop_due<P: before::Timer>(cx: &mut Cx<P>) -> Due {
     let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize]);
     deadlines.set_ns = NEVER;
-    deadlines.timers.pop_due(time::now()).map(|(_, event)| event)
+    let now = time::now();
+    if let Some((_, (key, kind))) = deadlines.timers.pop_due(now) {
+        return Due::Timer(key, kind);
+    }
+    let is_over = deadlines.until_ns <= now;
+    if !is_over {
+        deadlines.arm();
+    }
+    Due::Nothing { is_over }
 }
 
 /// From now on the scheduler is to be asked on this CPU at `until_ns`: the hardware timer is set to that or the first of

@@ -22,6 +22,7 @@ use model::policy::control::ControlPolicy;
 use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
 use model::pvh::LOCAL_APIC;
 use model::sched::CpuSet;
+use model::sched::credit::{Account, WEIGHT_DEFAULT};
 use sync::place::Root;
 use sync::{Cx, Lock};
 
@@ -87,6 +88,7 @@ pub fn make_domain(
     grants.grow(first_grants.mfn()).map_err(|_| "no memory for the grant table")?;
     let shared = Shared::new(info, config.vcpus);
     let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
+    let account = Arc::new(Account::new(WEIGHT_DEFAULT, 0).expect("the default is in range"));
     let mut vcpus = Vec::new();
     let apic_page = if pv.is_none() && hw::serves_apic_page() { Some(apic_page(&mut memory)?) } else { None };
     for n in 0..config.vcpus {
@@ -94,7 +96,7 @@ pub fn make_domain(
         if let Some(page) = apic_page {
             hw.0.set_apic_access_page(page);
         }
-        vcpus.push(Arc::new(make_vcpu(cx, VcpuId(n), hw, &cpuid, &msrs)?));
+        vcpus.push(Arc::new(make_vcpu(cx, VcpuId(n), hw, &account, &cpuid, &msrs)?));
     }
     let domain = Arc::new(Domain {
         id,
@@ -102,6 +104,7 @@ pub fn make_domain(
         name: config.name.clone(),
         config: source.clone(),
         vcpus,
+        account,
         shared,
         channels: Lock::new(channels),
         pv,
@@ -151,6 +154,7 @@ fn make_vcpu(
     cx: &mut Cx<'_, Root>,
     id: VcpuId,
     (mut hw, regs): (HwVcpu, RegsPage),
+    account: &Arc<Account>,
     cpuid: &CpuidPolicy,
     msrs: &MsrPolicy,
 ) -> Result<Vcpu, String> {
@@ -177,7 +181,7 @@ fn make_vcpu(
         last_exit: None,
         hypercalls: Default::default(),
     };
-    let key = sched::reserve(cx, CpuSet::ALL).ok_or(NO_VCPU_MEMORY)?;
+    let key = sched::reserve(cx, account.clone(), (CpuSet::ALL, CpuSet::ALL)).ok_or(NO_VCPU_MEMORY)?;
     let state = VcpuState {
         lapic,
         start: None,

@@ -53,7 +53,7 @@ fn domains<P: before::DomainList>(cx: &mut Cx<P>) {
         let state = if domain.life.has_ended() { "ended" } else { "runs" };
         log::info!("  {} ({}) {state}, {} KiB of at most {} KiB", domain.id, domain.name, pages * 4, max * 4);
         for vcpu in &domain.vcpus {
-            let place = sched::running_on(cx, vcpu.key);
+            let place = sched::held_by(vcpu.key);
             let up = if vcpu.is_up.load(Ordering::Relaxed) { "up" } else { "down" };
             let exits = vcpu.exits.all();
             let upcall = domain.shared.has_upcall(vcpu.id);

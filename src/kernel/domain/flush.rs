@@ -68,10 +68,11 @@ pub fn after_change<P: before::RunQueue>(
     dropped.for_each(Dropped::let_go);
 }
 
-/// Makes every CPU forget what it knows of the domain's memory: has it done so, or will before it uses any of it.
-pub fn all<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain) {
+/// Makes every CPU forget what it knows of the domain's memory: has it done so, or will before it uses any of it. The
+/// [`Cx`] shows that the caller holds no lock that a CPU needs on its way out of a guest.
+pub fn all<P: before::RunQueue>(_: &mut Cx<P>, domain: &Domain) {
     let number = begin(&domain.tlb_epoch);
-    domain.vcpus.iter().for_each(|vcpu| wait_for_vcpu(cx, vcpu));
+    domain.vcpus.iter().for_each(|vcpu| wait_for_vcpu(vcpu));
     if let Some(pv) = &domain.pv {
         // Release: pairs with the load by which somebody learns that he need not flush.
         pv.flushed_epoch.fetch_max(number, Ordering::Release);
@@ -79,9 +80,9 @@ pub fn all<P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain) {
 }
 
 /// Likewise, waiting only for the CPUs that run some of its virtual CPUs.
-pub fn some<'a, P: before::RunQueue>(cx: &mut Cx<P>, domain: &Domain, vcpus: impl Iterator<Item = &'a Vcpu>) {
+pub fn some<'a, P: before::RunQueue>(_: &mut Cx<P>, domain: &Domain, vcpus: impl Iterator<Item = &'a Vcpu>) {
     let _ = begin(&domain.tlb_epoch);
-    vcpus.for_each(|vcpu| wait_for_vcpu(cx, vcpu));
+    vcpus.for_each(wait_for_vcpu);
 }
 
 /// Makes every CPU forget what it knows of any domain's memory.
@@ -97,8 +98,8 @@ fn begin(epoch: &AtomicU64) -> u64 {
     number
 }
 
-fn wait_for_vcpu<P: before::RunQueue>(cx: &mut Cx<P>, vcpu: &Vcpu) {
-    if let Some(cpu) = sched::held_by(cx, vcpu.key) {
+fn wait_for_vcpu(vcpu: &Vcpu) {
+    if let Some(cpu) = sched::held_by(vcpu.key) {
         wait_for(cpu);
     }
 }

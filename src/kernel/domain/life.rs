@@ -300,7 +300,7 @@ pub fn work(cx: &mut Cx<'_, Root>) -> bool {
         }
     };
     // A CPU that left its virtual CPU meanwhile found the lock taken, and relies on us.
-    let has_more = has_more || ended(cx).any(|domain| is_off(cx, &domain));
+    let has_more = has_more || ended(cx).any(|domain| is_off(&domain));
     if has_more {
         irq::note(this_cpu(), pending::KICK);
     }
@@ -314,14 +314,14 @@ fn ended(cx: &mut Cx<'_, Root>) -> impl Iterator<Item = Arc<Domain>> + use<> {
 }
 
 /// Whether no CPU runs it.
-fn is_off(cx: &mut Cx<'_, Root>, domain: &Domain) -> bool {
-    domain.vcpus.iter().all(|vcpu| sched::is_off(cx, vcpu.key))
+fn is_off(domain: &Domain) -> bool {
+    domain.vcpus.iter().all(|vcpu| sched::is_off(vcpu.key))
 }
 
 /// The next domain that has ended and that no CPU runs any more.
 fn next(cx: &mut Cx<'_, Root>) -> Option<Job> {
     for domain in ended(cx) {
-        if !is_off(cx, &domain) {
+        if !is_off(&domain) {
             continue;
         }
         if matches!(action(&domain), Action::Preserve) {

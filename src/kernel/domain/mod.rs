@@ -19,6 +19,7 @@ use model::grant::GrantTable;
 use model::ids::{DomId, VcpuId};
 use model::policy::control::ControlPolicy;
 use model::policy::{CpuidPolicy, MsrPolicy};
+use model::sched::credit::Account;
 use sync::place::{self, before};
 use sync::{Cx, Lock};
 
@@ -42,6 +43,8 @@ pub struct Domain {
     pub config: Source,
     /// Its virtual CPUs, by number.
     pub vcpus: Vec<Arc<Vcpu>>,
+    /// Its weight and cap.
+    pub account: Arc<Account>,
     /// `shared_info`, and each virtual CPU's `vcpu_info`.
     pub shared: Shared,
     /// Its event channels.

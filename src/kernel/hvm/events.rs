@@ -139,6 +139,5 @@ pub fn halt(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
 pub fn pause(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
     let context = &mut *run.context;
     context.hw.skip(&mut context.regs, len);
-    sched::yield_(cx, run.vcpu().key);
-    Next::Schedule
+    if sched::yield_(cx, run.vcpu().key) { Next::Schedule } else { Next::Enter }
 }

@@ -21,8 +21,8 @@ const MAX_POLLED: u32 = 128;
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     match command(args) {
         SCHEDOP_YIELD => {
-            sched::yield_(cx, run.vcpu().key);
-            Ok(Outcome::Reschedule(0))
+            let asks = sched::yield_(cx, run.vcpu().key);
+            Ok(if asks { Outcome::Reschedule(0) } else { Outcome::DONE })
         }
         SCHEDOP_BLOCK => {
             if run.is_pv() {

@@ -13,6 +13,7 @@ use core::mem::offset_of;
 use abi::errno::Errno;
 use abi::event_channel::EVTCHNOP_SEND;
 use abi::nr;
+use abi::sched::SCHEDOP_YIELD;
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
 use abi::xen::{CONSOLEIO_WRITE, MulticallEntry, VMASST_TYPE_WRITABLE_PAGETABLES};
@@ -36,7 +37,7 @@ use super::{calls, events, exit, mmu};
 use crate::domain::{Context, Remembered};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
 use crate::run::{Next, Running, begin_stay};
-use crate::stretch;
+use crate::{sched, stretch};
 
 /// What follows when the guest has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +193,7 @@ impl Stay<'_> {
                 mmu::stay::call(self.scene.domain, vcpu, number, args)?
             }
             nr::SET_TIMER_OP => vcpu_op::try_set_timer(self.scene.domain, self.id, first)?,
+            nr::SCHED_OP if first as u32 == SCHEDOP_YIELD && sched::is_alone() => 0,
             nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => self.send(second)?,
             nr::CONSOLE_IO if first as u32 == CONSOLEIO_WRITE => {
                 console_io::try_write(self.scene.domain, second, third)?

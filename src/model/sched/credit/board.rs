@@ -125,6 +125,38 @@ impl Params {
     }
 }
 
+/// Where a virtual CPU is, as all see it without a lock: its queue's CPU, whether that has its registers, whether it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts(u32);
+
+const NOBODY: u32 = u32::MAX;
+const HELD: u32 = 1 << 16;
+const ASLEEP: u32 = 1 << 17;
+
+impl Whereabouts {
+    pub(super) fn new(home: CpuId, is_held: bool, is_asleep: bool) -> Self {
+        Self(home.0 & 0xffff | if is_held { HELD } else { 0 } | if is_asleep { ASLEEP } else { 0 })
+    }
+
+    /// The CPU in whose queue it is.
+    #[inline]
+    pub fn home(self) -> CpuId {
+        CpuId(self.0 & 0xffff)
+    }
+
+    /// The CPU that runs it or still holds its registers.
+    #[inline]
+    pub fn held_by(self) -> Option<CpuId> {
+        (self.0 & HELD != 0).then(|| self.home())
+    }
+
+    /// Whether it has said that it sleeps and was not woken since.
+    #[inline]
+    pub fn is_asleep(self) -> bool {
+        self.0 & ASLEEP != 0
+    }
+}
+
 /// What the others know of a CPU.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -142,7 +174,10 @@ struct Hint {
 #[derive(Debug)]
 pub struct Board {
     hints: [Hint; NR],
-    homes: [AtomicU16; MAX_KEYS],
+    /// For each virtual CPU the number of its [`Whereabouts`]; [`NOBODY`] for none.
+    whereabouts: [AtomicU32; MAX_KEYS],
+    /// All keys that were ever in use are below this.
+    nr_keys: AtomicU32,
     tslice_ms: AtomicU32,
     ratelimit_us: AtomicU32,
     migr_delay_us: AtomicU32,
@@ -169,7 +204,8 @@ impl Board {
                     sibling: AtomicU16::new(NOWHERE),
                 }
             }; NR],
-            homes: [const { AtomicU16::new(NOWHERE) }; MAX_KEYS],
+            whereabouts: [const { AtomicU32::new(NOBODY) }; MAX_KEYS],
+            nr_keys: AtomicU32::new(0),
             tslice_ms: AtomicU32::new(30),
             ratelimit_us: AtomicU32::new(1000),
             migr_delay_us: AtomicU32::new(0),
@@ -220,16 +256,42 @@ impl Board {
         self.online.get()
     }
 
-    /// In which CPU's queue a virtual CPU is.
+    /// Where a virtual CPU is. What is said of sleep and of registers is true for who has called [`fence`] between his own
+    /// change and this, as those have who change it.
     #[inline]
-    pub fn home(&self, key: Key) -> Option<CpuId> {
-        let home = self.homes.get(key.0 as usize)?.load(Ordering::Relaxed);
-        (home != NOWHERE).then_some(CpuId(u32::from(home)))
+    pub fn whereabouts(&self, key: Key) -> Option<Whereabouts> {
+        // Acquire: who learns that no CPU has it sees what the last one left in memory.
+        match self.whereabouts.get(key.0 as usize)?.load(Ordering::Acquire) {
+            NOBODY => None,
+            word => Some(Whereabouts(word)),
+        }
     }
 
-    /// Changed with the locks of the queue that has it and the one that gets it.
-    pub(super) fn set_home(&self, key: Key, cpu: Option<CpuId>) {
-        self.homes[key.0 as usize].store(cpu.map_or(NOWHERE, |cpu| cpu.0 as u16), Ordering::Relaxed);
+    /// In which CPU's queue a virtual CPU is.
+    #[inline]
+    pub(super) fn home(&self, key: Key) -> Option<CpuId> {
+        self.whereabouts(key).map(Whereabouts::home)
+    }
+
+    /// Changed with the lock of the queue that has it, and where it moves also of the one that gets it.
+    #[inline]
+    pub(super) fn set_whereabouts(&self, key: Key, to: Option<Whereabouts>) {
+        self.whereabouts[key.0 as usize].store(to.map_or(NOBODY, |to| to.0), Ordering::Release);
+    }
+
+    /// All keys that were ever in use are below this.
+    pub(super) fn nr_keys(&self) -> u32 {
+        self.nr_keys.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_key(&self, key: Key) {
+        self.nr_keys.fetch_max(key.0 + 1, Ordering::Relaxed);
+    }
+
+    /// Whether a CPU runs one without a deadline, as nobody waits for it, and has not been told otherwise.
+    #[inline]
+    pub fn runs_alone(&self, cpu: CpuId) -> bool {
+        self.lone.contains(cpu)
     }
 
     /// Where a CPU is.

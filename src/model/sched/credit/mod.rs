@@ -20,7 +20,7 @@ mod simulation;
 mod tests;
 
 pub use account::{Account, OutOfRange, WEIGHT_DEFAULT, WEIGHT_MAX};
-pub use board::{BadParams, Board, Location, MAX_KEYS, Params};
+pub use board::{BadParams, Board, Location, MAX_KEYS, Params, Whereabouts};
 pub use queue::Queue;
 
 use super::{CpuSet, Decision, Key, Runstate};
@@ -72,22 +72,16 @@ fn at_home<Q: Queues, R>(queues: &mut Q, key: Key, mut f: impl FnMut(&mut Queue)
 pub fn online<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) {
     let board = queues.board();
     queues.one(cpu, |queue| {
-        queue.units.reserve(Key(MAX_RESERVED.min(highest_key(board))));
+        queue.units.reserve(Key(board.nr_keys().max(1) - 1));
         queue.set_online(true, board);
     });
     board.online.insert(cpu);
     fence(Ordering::SeqCst);
     // Some may have waited for a CPU that may run them.
-    for key in (0..MAX_KEYS as u32).map(Key) {
+    for key in (0..board.nr_keys()).map(Key) {
         reconsider(queues, key, now_ns);
     }
     queues.kick(cpu);
-}
-
-const MAX_RESERVED: u32 = MAX_KEYS as u32 - 1;
-
-fn highest_key(board: &Board) -> u32 {
-    (0..MAX_KEYS as u32).rev().find(|&key| board.home(Key(key)).is_some()).unwrap_or(0)
 }
 
 /// A CPU no longer takes part: [`schedule`] on it says to idle. Each call moves a bounded number of virtual CPUs to other
@@ -132,9 +126,10 @@ pub fn add<Q: Queues>(
         }
     }
     let unit = Box::new(Unit::new(account, hard, soft, now_ns));
+    board.note_key(key);
     let put = |queue: &mut Queue| {
         queue.units.put(key, unit);
-        board.set_home(key, Some(home));
+        queue.tell_where(key, board);
     };
     queues.one(home, put).ok_or(AddError::NoMemory)
 }
@@ -155,45 +150,59 @@ fn spread(board: &Board, key: Key, hard: &CpuSet) -> CpuId {
 pub fn remove<Q: Queues>(queues: &mut Q, key: Key) -> Result<(), CpuId> {
     let board = queues.board();
     let removed = at_home(queues, key, |queue| {
-        if queue.is_held(key) {
+        if queue.units.of(key).is_held() {
             return Err(queue.cpu());
         }
         queue.forget(key, board);
-        board.set_home(key, None);
+        queue.tell_where(key, board);
         Ok(())
     });
     removed.unwrap_or(Ok(()))
 }
 
-/// It has something to do. Answers which CPU runs it, where that need not schedule but look at what it is to do.
-pub fn wake<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) -> Option<CpuId> {
+/// It has something to do, and has been told what. Answers the CPU that has it, where that need not schedule but look at
+/// what it is to do. One that does not sleep is left alone, without a lock.
+#[inline]
+pub fn wake<Q: Queues>(queues: &mut Q, key: Key, now_ns: impl FnOnce() -> u64) -> Option<CpuId> {
+    fence(Ordering::SeqCst); // what it is to do was written before; pairs with the one in `sleep`
+    let whereabouts = queues.board().whereabouts(key)?;
+    if whereabouts.is_asleep() {
+        wake_sleeper(queues, key, now_ns());
+        return None;
+    }
+    whereabouts.held_by()
+}
+
+fn wake_sleeper<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
-    let wake = |queue: &mut Queue| (queue.wake(key, now_ns, board), queue.cpu(), queue.runs(key));
-    let (ready, home, runs) = at_home(queues, key, wake)?;
-    follow(queues, key, home, ready, now_ns);
-    runs.then_some(home)
+    let woken = at_home(queues, key, |queue| (queue.wake(key, now_ns, board), queue.cpu()));
+    if let Some((ready, home)) = woken {
+        follow(queues, key, home, ready, now_ns);
+    }
 }
 
 /// It has nothing to do until it is woken. For the running virtual CPU's own CPU, which then looks again for what would
 /// wake it, and schedules.
 pub fn sleep<Q: Queues>(queues: &mut Q, key: Key) {
-    set(queues, key, |unit| unit.asleep = true);
+    lie_down(queues, key, false);
 }
 
 /// As [`sleep`], because it was taken down: its account says offline, not blocked.
 pub fn go_down<Q: Queues>(queues: &mut Q, key: Key) {
-    set(queues, key, |unit| (unit.asleep, unit.is_down) = (true, true));
+    lie_down(queues, key, true);
+}
+
+fn lie_down<Q: Queues>(queues: &mut Q, key: Key, is_down: bool) {
+    let board = queues.board();
+    at_home(queues, key, |queue| queue.sleep(key, is_down, board));
+    fence(Ordering::SeqCst); // before the caller looks again; pairs with the one in `wake`
 }
 
 /// It lets the first that waits go before it, once. For the running virtual CPU's own CPU, which then schedules.
 pub fn yield_<Q: Queues>(queues: &mut Q, key: Key) {
-    set(queues, key, |unit| unit.yields = true);
-}
-
-fn set<Q: Queues>(queues: &mut Q, key: Key, change: impl Fn(&mut Unit)) {
     at_home(queues, key, |queue| {
         if queue.runs(key) {
-            change(queue.units.of(key));
+            queue.units.of(key).yields = true;
         }
     });
 }
@@ -256,16 +265,6 @@ pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     if let Some((ready, home)) = saved {
         follow(queues, key, home, ready, now_ns);
     }
-}
-
-/// The CPU that runs it or still holds its registers.
-pub fn held_by<Q: Queues>(queues: &mut Q, key: Key) -> Option<CpuId> {
-    at_home(queues, key, |queue| queue.is_held(key).then_some(queue.cpu()))?
-}
-
-/// The CPU that runs it.
-pub fn running_on<Q: Queues>(queues: &mut Q, key: Key) -> Option<CpuId> {
-    at_home(queues, key, |queue| queue.runs(key).then_some(queue.cpu()))?
 }
 
 /// Its time account.

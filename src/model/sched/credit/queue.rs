@@ -10,7 +10,7 @@
 //! the hindmost of them is, and it keeps within [`DRIFT`] steps of them: virtual CPUs that may not move make queues go at
 //! different speeds.
 
-use super::board::Board;
+use super::board::{Board, Whereabouts};
 use super::calendar::{Calendar, EARLIEST, LATEST, List, is_before};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
@@ -188,10 +188,6 @@ impl Queue {
         let unit = self.units.get(key)?;
         let by = unit.spent.wrapping_sub(self.vtime) as i64;
         Some(unit.account.ns_of(by.unsigned_abs()) as i64 * by.signum())
-    }
-
-    pub(super) fn is_held(&self, key: Key) -> bool {
-        self.units.get(key).is_some_and(|unit| matches!(unit.place, Place::Running | Place::Leaving))
     }
 
     pub(super) fn runs(&self, key: Key) -> bool {
@@ -375,14 +371,30 @@ impl Queue {
         }
     }
 
+    /// Says where one is, after something about that has changed.
+    pub(super) fn tell_where(&self, key: Key, board: &Board) {
+        let unit = self.units.get(key).map(|unit| Whereabouts::new(self.cpu, unit.is_held(), unit.asleep));
+        board.set_whereabouts(key, unit);
+    }
+
+    /// The running one has nothing to do until it is woken; it may be taken down as well.
+    pub(super) fn sleep(&mut self, key: Key, is_down: bool, board: &Board) {
+        if self.runs(key) {
+            let unit = self.units.of(key);
+            (unit.asleep, unit.is_down) = (true, is_down);
+            self.tell_where(key, board);
+        }
+    }
+
     pub(super) fn wake(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         match self.units.get_mut(key) {
             Some(unit) if unit.asleep => {
                 (unit.asleep, unit.is_down) = (false, false);
-                unit.is_woken = !matches!(unit.place, Place::Running | Place::Leaving);
+                unit.is_woken = !unit.is_held();
             }
             _ => return Ready::No,
         }
+        self.tell_where(key, board);
         self.settle(key, now, board)
     }
 
@@ -419,6 +431,7 @@ impl Queue {
         let Some(unit) = self.units.get_mut(key).filter(|unit| unit.place == Place::Leaving) else { return Ready::No };
         unit.place = Place::Off;
         let wants = unit.wants_to_run();
+        self.tell_where(key, board);
         let ready = if wants { self.settle(key, now, board) } else { Ready::No };
         self.put_off = None; // not before it waits again: until then nobody does
         if !wants {
@@ -464,7 +477,7 @@ impl Queue {
         let (mut unit, offset) = from.give(key, board)?;
         unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
         self.units.put(key, unit);
-        board.set_home(key, Some(self.cpu));
+        self.tell_where(key, board);
         Some(self.enqueue(key, now, board))
     }
 
@@ -556,7 +569,7 @@ impl Queue {
         let was_idle = self.current.is_none();
         self.forgive();
         self.unpark(now, board);
-        let next = self.first_allowed(now, board);
+        let next = if self.is_online { self.first_allowed(now, board) } else { None };
         let current = self.current.filter(|&key| self.may_stay(key, now, board));
         let stays = current.filter(|&key| self.goes_on(key, next, now, board));
         if let Some(key) = stays
@@ -668,6 +681,7 @@ impl Queue {
         if !goes_first || ahead == 0 {
             self.ahead = step;
         }
+        self.tell_where(key, board);
         self.current = Some(key);
         self.taken_at = now;
         self.charged_to = now;

@@ -157,7 +157,8 @@ impl World {
             vcpu.asleep = false;
             vcpu.woke_at = Some(self.now);
         }
-        let _ = wake(&mut self.cpus, Key(n as u32), self.now);
+        let now = self.now;
+        let _ = wake(&mut self.cpus, Key(n as u32), || now);
     }
 
     pub fn pause(&mut self, n: usize) {

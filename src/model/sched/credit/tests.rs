@@ -21,6 +21,10 @@ fn start(world: &mut World, n: usize) {
     world.settle();
 }
 
+fn held_by(world: &World, key: Key) -> Option<CpuId> {
+    world.board().whereabouts(key)?.held_by()
+}
+
 fn state(world: &mut World, n: u32) -> RunState {
     runstate(&mut world.cpus, Key(n)).expect("it was added").state()
 }
@@ -64,7 +68,7 @@ fn a_new_one_runs_when_it_is_unpaused_and_alone_without_a_deadline() {
     assert!(world.cpus.kicked[0]);
     let decision = schedule(&mut world.cpus, C0, 0);
     assert_eq!(decision, Decision { run: Some(Key(0)), until_ns: None });
-    assert_eq!(running_on(&mut world.cpus, Key(0)), Some(C0));
+    assert_eq!(held_by(&world, Key(0)), Some(C0));
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn a_wake_between_sleep_and_schedule_is_not_lost() {
     let mut world = world(1, 1);
     start(&mut world, 0);
     sleep(&mut world.cpus, Key(0));
-    assert_eq!(wake(&mut world.cpus, Key(0), 1), Some(C0));
+    assert_eq!(wake(&mut world.cpus, Key(0), || 1), None);
     assert_eq!(schedule(&mut world.cpus, C0, 2).run, Some(Key(0)));
 }
 
@@ -90,13 +94,13 @@ fn a_wake_between_sleep_and_schedule_is_not_lost() {
 fn one_runs_nowhere_else_until_it_is_saved() {
     let mut world = world(2, 1);
     start(&mut world, 0);
-    let cpu = running_on(&mut world.cpus, Key(0)).expect("it runs");
+    let cpu = held_by(&world, Key(0)).expect("it runs");
     let other = if cpu == C0 { C1 } else { C0 };
     sleep(&mut world.cpus, Key(0));
     assert_eq!(schedule(&mut world.cpus, cpu, 1).run, None);
-    assert_eq!(wake(&mut world.cpus, Key(0), 2), None);
+    assert_eq!(wake(&mut world.cpus, Key(0), || 2), None);
     assert_eq!(schedule(&mut world.cpus, other, 3).run, None);
-    assert_eq!(held_by(&mut world.cpus, Key(0)), Some(cpu));
+    assert_eq!(held_by(&world, Key(0)), Some(cpu));
     assert_eq!(remove(&mut world.cpus, Key(0)), Err(cpu));
     saved(&mut world.cpus, Key(0), 4);
     let found = [other, cpu].map(|cpu| schedule(&mut world.cpus, cpu, 5).run);
@@ -121,7 +125,7 @@ fn pauses_are_counted() {
     world.pause(0);
     world.pause(0);
     world.settle();
-    assert_eq!((world.running[0], held_by(&mut world.cpus, Key(0))), (None, None));
+    assert_eq!((world.running[0], held_by(&world, Key(0))), (None, None));
     start(&mut world, 0);
     assert_eq!(world.running[0], None);
     start(&mut world, 0);
@@ -156,7 +160,7 @@ fn one_that_was_taken_down_is_offline_and_not_blocked() {
     go_down(&mut world.cpus, Key(0));
     world.schedule(0);
     assert_eq!(state(&mut world, 0), RunState::Offline);
-    let _ = wake(&mut world.cpus, Key(0), 0);
+    let _ = wake(&mut world.cpus, Key(0), || 0);
     world.settle();
     assert_eq!(world.running[0], Some(0));
     world.sleep(0, 0);
@@ -170,7 +174,7 @@ fn keys_are_used_once_and_again_after_they_were_removed() {
     assert_eq!(add(Key(0)), Err(AddError::BadKey));
     assert_eq!(add(Key(MAX_KEYS as u32)), Err(AddError::BadKey));
     assert_eq!(remove(&mut world.cpus, Key(0)), Ok(()));
-    assert_eq!(wake(&mut world.cpus, Key(0), 0), None);
+    assert_eq!(wake(&mut world.cpus, Key(0), || 0), None);
     let mut add = |key| super::add(&mut world.cpus, key, World::account(1, 0), (CpuSet::ALL, CpuSet::ALL), 0);
     assert_eq!(add(Key(0)), Ok(()));
 }

@@ -75,6 +75,11 @@ impl Unit {
         !self.asleep && self.pauses == 0
     }
 
+    /// Whether a CPU runs it or holds its registers.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.place, Place::Running | Place::Leaving)
+    }
+
     /// Its state when no CPU runs it.
     pub(super) fn resting_state(&self) -> RunState {
         RunState::at_rest(self.asleep, self.is_down, self.pauses != 0)
