@@ -111,6 +111,9 @@ pub fn main_loop() -> ! {
             if serve(&mut cx, what) == Next::Schedule {
                 next = Next::Schedule;
             }
+            if irq::is_pending() {
+                continue; // what was served has kicked this CPU
+            }
         }
         if next == Next::Schedule {
             stretch::at(What::Schedule);

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions that Bochs counts as one second.
-pub const BOCHS_TICKS_PER_S: f64 = 200e6;
+/// Instructions of a CPU that Bochs counts as one second, unless a case says otherwise.
+pub const BOCHS_TICKS_PER_S: u64 = 200_000_000;
 
 /// A kind of host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +44,8 @@ pub struct Host {
     pub cpus: u32,
     /// Memory.
     pub memory_mib: u32,
+    /// Instructions that a second has in Bochs.
+    pub ticks_per_s: u64,
 }
 
 impl Bed {
@@ -125,7 +127,7 @@ fn bochs_settings(host: &Host, iso: &Path, dir: &Path, port: u16, pace: Pace) ->
     // Bochs holds at most 2 GiB itself; of a larger guest's memory the rest is in a file.
     let resident = memory.min(2048);
     let sync = if pace == Pace::Person { "slowdown" } else { "none" };
-    let ips = BOCHS_TICKS_PER_S as u64;
+    let ips = host.ticks_per_s;
     format!(
         "config_interface: textconfig\n\
          display_library: nogui\n\

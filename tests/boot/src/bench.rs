@@ -38,6 +38,10 @@ const KINDS: [Kind; 3] = [
 /// Names and options of the two settings.
 const SETTINGS: [(&str, &str); 2] = [("default", ""), ("bare", "spec-ctrl=no xpti=no")];
 
+/// What a guest measures: an addition to the boot's name, what it is asked, its virtual CPUs, and the machine's CPUs.
+const PARTS: [(&str, &str, u32, u32); 3] =
+    [("", "cost", 1, 1), ("-pairs", "pairs", 2, 1), ("-across", "pairs across", 2, 2)];
+
 /// The rows of one run, in their order.
 type Figures = Vec<(String, u64)>;
 
@@ -68,24 +72,27 @@ pub fn run(words: &[String]) -> io::Result<bool> {
     Ok(count.close())
 }
 
-fn name(kind: &Kind, setting: &str, hypervisor: Hypervisor) -> String {
+fn name(kind: &Kind, part: &str, setting: &str, hypervisor: Hypervisor) -> String {
     let who = if hypervisor == Hypervisor::Xen { "xen" } else { "euxen" };
-    format!("bench-{}-{setting}-{who}", kind.name)
+    format!("bench-{}-{setting}-{who}{part}", kind.name)
 }
 
 fn cases(kind: &Kind) -> Vec<Case> {
     let mut all = Vec::new();
     for (setting, options) in SETTINGS {
-        for hypervisor in [Hypervisor::Xen, Hypervisor::EuxenBesideXen] {
-            all.push(
-                Case::new(name(kind, setting, hypervisor), kind.bed)
-                    .memory(1024)
-                    .hypervisor(hypervisor)
-                    .option(&format!("dom0_mem=64M dom0_max_vcpus=1 {} {options}", kind.options))
-                    .file("guest test=cost", "build/guest")
-                    .anybody_says(&["GUEST-DONE * passed, 0 failed"])
-                    .budget(30, 180),
-            );
+        for (part, asked, vcpus, cpus) in PARTS {
+            for hypervisor in [Hypervisor::Xen, Hypervisor::EuxenBesideXen] {
+                all.push(
+                    Case::new(name(kind, part, setting, hypervisor), kind.bed)
+                        .cpus(cpus)
+                        .memory(1024)
+                        .hypervisor(hypervisor)
+                        .option(&format!("dom0_mem=64M dom0_max_vcpus={vcpus} {} {options}", kind.options))
+                        .file(&format!("guest test={asked}"), "build/guest")
+                        .anybody_says(&["GUEST-DONE * passed, 0 failed"])
+                        .budget(30, 180),
+                );
+            }
         }
     }
     all
@@ -93,7 +100,10 @@ fn cases(kind: &Kind) -> Vec<Case> {
 
 fn table(kind: &Kind) -> Vec<Row> {
     let runs = SETTINGS.map(|(setting, _)| {
-        [Hypervisor::Xen, Hypervisor::EuxenBesideXen].map(|hypervisor| figures(&name(kind, setting, hypervisor)))
+        [Hypervisor::Xen, Hypervisor::EuxenBesideXen].map(|hypervisor| {
+            let parts = PARTS.iter().map(|(part, ..)| figures(&name(kind, part, setting, hypervisor)));
+            parts.flatten().collect::<Figures>()
+        })
     });
     let mut rows: Vec<Row> = Vec::new();
     let mut place = BTreeMap::new();

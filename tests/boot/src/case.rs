@@ -1,6 +1,6 @@
 //! A case: a host, what GRUB loads on it, and what must appear on the serial port.
 
-use crate::bed::{Bed, Firmware, Host};
+use crate::bed::{BOCHS_TICKS_PER_S, Bed, Firmware, Host};
 use crate::expect::Step;
 use crate::words::Speaker;
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ pub enum Hypervisor {
     EuxenBesideXen,
 }
 
+/// Judges the log of a boot in which all was seen that must be.
+pub type Verdict = fn(log: &str) -> Result<String, String>;
+
 /// One boot and its outcome.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -55,6 +58,8 @@ pub struct Case {
     pub forbidden: Vec<(Speaker, String)>,
     /// Words that are no disaster in this case.
     pub allowed: Vec<String>,
+    /// What the whole of the log says in the end: why that is wrong, or what was seen.
+    pub verdict: Option<Verdict>,
     /// The budget in Bochs, in billions of instructions.
     pub giga_instructions: u64,
     /// The guard against a hang, in seconds of this machine; those in which it ran other work do not count.
@@ -69,13 +74,14 @@ impl Case {
     pub fn new(name: impl Into<String>, bed: Bed) -> Case {
         Case {
             name: name.into(),
-            host: Host { bed, firmware: Firmware::Bios, cpus: 1, memory_mib: 512 },
+            host: Host { bed, firmware: Firmware::Bios, cpus: 1, memory_mib: 512, ticks_per_s: BOCHS_TICKS_PER_S },
             hypervisor: Hypervisor::Euxen,
             options: OPTIONS.into(),
             modules: Vec::new(),
             tracks: Vec::new(),
             forbidden: Vec::new(),
             allowed: Vec::new(),
+            verdict: None,
             giga_instructions: 10,
             guard_s: 120,
         }
@@ -96,6 +102,18 @@ impl Case {
     /// By this hypervisor.
     pub fn hypervisor(mut self, hypervisor: Hypervisor) -> Case {
         self.hypervisor = hypervisor;
+        self
+    }
+
+    /// With so many instructions to a second of Bochs': less make a long time cheap.
+    pub fn ticks_per_s(mut self, ticks: u64) -> Case {
+        self.host.ticks_per_s = ticks;
+        self
+    }
+
+    /// Asks about the whole of the log in the end.
+    pub fn verdict(mut self, verdict: Verdict) -> Case {
+        self.verdict = Some(verdict);
         self
     }
 

@@ -72,7 +72,7 @@ fn make(target: &str, count: &mut Count) {
         Ok(output) => read_cargo(target, &output).0.map(|_| "see its output".to_string()),
         Err(error) => Some(error.to_string()),
     };
-    count.note(&Outcome { name: target.into(), wrong, took: start.elapsed(), instructions: None });
+    count.note(&Outcome { name: target.into(), wrong, took: start.elapsed(), instructions: None, seen: None });
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A running emulator: its serial port as text in both directions, and its clock.
 
-use crate::bed::{self, BOCHS_TICKS_PER_S, Host, Pace};
+use crate::bed::{self, Host, Pace};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -94,7 +94,8 @@ fn start_bochs(host: &Host, iso: &Path, dir: &Path, pace: Pace, log: File) -> io
     let mut child = spawn(command.stderr(Stdio::from(log)))?;
     let serial = accept(&listener, &mut child)?;
     let input = serial.try_clone()?;
-    let ticks = Ticks { path: dir.join("ticks"), file: None, rest: String::new(), lines: Vec::new(), now: 0 };
+    let path = dir.join("ticks");
+    let ticks = Ticks { path, per_s: host.ticks_per_s, file: None, rest: String::new(), lines: Vec::new(), now: 0 };
     Ok(Machine { child, input: Box::new(input), output: pump(serial), clock: Clock::Ticks(ticks) })
 }
 
@@ -149,6 +150,7 @@ pub enum Clock {
 /// The file in which Bochs notes the time: `l TICKS` for each line sent, `t TICKS` now and then.
 pub struct Ticks {
     path: PathBuf,
+    per_s: u64,
     file: Option<File>,
     rest: String,
     lines: Vec<u64>,
@@ -162,7 +164,7 @@ impl Clock {
             Clock::Wall(start) => start.elapsed().as_secs_f64(),
             Clock::Ticks(ticks) => {
                 ticks.update();
-                ticks.lines.get(number).copied().unwrap_or(ticks.now) as f64 / BOCHS_TICKS_PER_S
+                ticks.lines.get(number).copied().unwrap_or(ticks.now) as f64 / ticks.per_s as f64
             }
         }
     }

@@ -19,6 +19,7 @@ mod plot;
 mod pv;
 mod report;
 mod run;
+mod sched;
 mod spec_ctrl;
 mod table;
 mod terminal;
@@ -67,7 +68,7 @@ fn figures() -> ExitCode {
 /// The boots of `make test`, the quick ones first.
 fn boots() -> Vec<Case> {
     let combinations = linux::covering().iter().map(linux::Combination::case).collect();
-    [guests::cases(), pv::cases(), bad::cases(), spec_ctrl::cases(), linux::lives(), linux_pv::cases(), combinations]
+    [guests::cases(), pv::cases(), bad::cases(), spec_ctrl::cases(), sched::cases(), linux::lives(), linux_pv::cases(), combinations]
         .concat()
 }
 

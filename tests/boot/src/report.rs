@@ -27,7 +27,8 @@ impl Count {
                 self.passed += 1;
                 let instructions =
                     outcome.instructions.map_or(String::new(), |n| format!(", {:.2} G instructions", n as f64 / 1e9));
-                println!("ok   {} ({seconds:.1} s{instructions})", outcome.name);
+                let seen = outcome.seen.as_ref().map_or(String::new(), |seen| format!(": {seen}"));
+                println!("ok   {} ({seconds:.1} s{instructions}){seen}", outcome.name);
             }
             Some(reason) => {
                 self.failed += 1;

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub took: Duration,
     /// Instructions, where the emulator counts them.
     pub instructions: Option<u64>,
+    /// What was seen, of a case that has a [`crate::case::Verdict`].
+    pub seen: Option<String>,
 }
 
 /// Where a case keeps its files.
@@ -31,11 +33,19 @@ pub fn folder(name: &str) -> PathBuf {
 /// Runs a case to its end.
 pub fn run(case: &Case) -> Outcome {
     let start = Instant::now();
-    let (wrong, instructions) = match attempt(case, start) {
+    let (mut wrong, instructions) = match attempt(case, start) {
         Ok((wrong, instructions)) => (wrong, instructions),
         Err(error) => (Some(format!("cannot run: {error}")), None),
     };
-    Outcome { name: case.name.clone(), wrong, took: start.elapsed(), instructions }
+    let mut seen = None;
+    if let (None, Some(verdict)) = (&wrong, case.verdict) {
+        let log = fs::read(folder(&case.name).join("serial.log")).unwrap_or_default();
+        match verdict(&String::from_utf8_lossy(&log)) {
+            Ok(text) => seen = Some(text),
+            Err(reason) => wrong = Some(reason),
+        }
+    }
+    Outcome { name: case.name.clone(), wrong, took: start.elapsed(), instructions, seen }
 }
 
 fn attempt(case: &Case, start: Instant) -> io::Result<(Option<String>, Option<u64>)> {

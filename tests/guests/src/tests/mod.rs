@@ -12,7 +12,9 @@ mod hello;
 mod hostile;
 mod lapic;
 mod memory;
+mod pairs;
 pub mod pv;
+mod share;
 mod smp;
 
 /// A test's name on the command line, and the test.
@@ -29,6 +31,10 @@ pub const ALL: &[Test] = &[
     ("hostile", hostile::run),
     ("badregs", badregs::run),
     ("answers", answers::run),
+    ("pairs", pairs::run),
+    ("share", share::share),
+    ("ticker", share::ticker),
+    ("pest", share::pest),
     ("compat", compat::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("pv-traps", |boot| pv::only(boot, pv::traps::run)),

@@ -24,7 +24,7 @@ static WENT_ON: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// The vCPU's number by Xen's leaf, or by the APIC id without it.
-fn me() -> usize {
+pub fn me() -> usize {
     let id = match hypercall::cpuid_base() {
         Some(base) => cpu::cpuid(base + 4, 0).ebx,
         None => cpu::cpuid(1, 0).ebx >> 24,

@@ -1,0 +1,166 @@
+//! The scheduler on a machine: shares, caps, wake-ups and pests, by what the guests and their accounts say.
+//!
+//! Bochs counts slowly here, 40 million instructions to a second, so that 30 s of guests' time are cheap; what the hypervisor
+//! does weighs five times as much as on the other beds.
+
+use crate::bed::Bed;
+use crate::case::{Case, Verdict};
+use crate::words::{self, Speaker};
+
+/// The guests' image.
+const IMAGE: &str = "build/guest";
+
+const TICKS_PER_S: u64 = 40_000_000;
+/// What is measured begins then, in ms after the hypervisor's first instruction, when all domains run.
+const FROM_MS: u32 = 4_000;
+
+const BEDS: [Bed; 2] = [Bed::BochsSkylake, Bed::BochsSvm];
+
+/// A domain: its name, its type, what it is asked, its virtual CPUs, and more of its configuration.
+struct Guest {
+    name: &'static str,
+    kind: &'static str,
+    asked: String,
+    vcpus: u32,
+    more: String,
+}
+
+/// One that takes what it gets.
+fn taker(name: &'static str, kind: &'static str, vcpus: u32, more: &str) -> Guest {
+    Guest { name, kind, asked: format!("share n={vcpus}"), vcpus, more: more.into() }
+}
+
+fn case(name: &str, bed: Bed, guests: Vec<Guest>, seconds: u32, verdict: Verdict) -> Case {
+    let budget = u64::from(seconds + 12) * TICKS_PER_S / 1_000_000_000 + 2;
+    let mut case = Case::new(format!("sched-{name}-{}", bed.name()), bed)
+        .cpus(2)
+        .ticks_per_s(TICKS_PER_S)
+        .option("loglvl=all")
+        .verdict(verdict)
+        .budget(budget, 300);
+    for Guest { name, kind, asked, vcpus, more } in &guests {
+        let window = format!("from={FROM_MS} for={}", seconds * 1000);
+        let config = format!(
+            "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"guest\"\ncmdline = \"test={asked} {window}\"\nmemory = 32\nvcpus = {vcpus}\n{more}\n"
+        );
+        case = case
+            .text(&format!("{name}.cfg"), config)
+            .never(name, "FAIL ")
+            .domain_says(name, &["GUEST-DONE * passed, 0 failed"])
+            .host_says(&[&words::destroyed(name)]);
+    }
+    case.file("guest", IMAGE)
+}
+
+/// The numbers of the line of this domain that matches.
+fn numbers(log: &str, name: &str, word: &str) -> Result<Vec<u64>, String> {
+    let line = log.lines().map(str::trim_end).find_map(|line| match words::split(line) {
+        (Some(Speaker::Domain(who)), text) if who == name => text.strip_prefix(word),
+        _ => None,
+    });
+    let line = line.ok_or_else(|| format!("{name} has written no line {word}"))?;
+    let words = line.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+    Ok(words.filter_map(|word| word.parse().ok()).collect())
+}
+
+/// What each domain ran, in us by its account and in thousands of its loops.
+fn shares(log: &str, names: &[&str]) -> Result<Vec<[u64; 2]>, String> {
+    let of = |name: &&str| match numbers(log, name, "SHARE ")?[..] {
+        [ran, loops] => Ok([ran, loops]),
+        _ => Err(format!("{name} has written another line than was wanted")),
+    };
+    names.iter().map(of).collect()
+}
+
+/// Whether what was got is in these proportions within a bound in percent, by the accounts and by the loops.
+fn in_proportion(log: &str, names: &[&str], wanted: &[f64], bound: f64) -> Result<String, String> {
+    let seen = shares(log, names)?;
+    let mut worst = [0.0f64; 2];
+    for (by, worst) in worst.iter_mut().enumerate() {
+        let (all, parts): (u64, f64) = (seen.iter().map(|pair| pair[by]).sum(), wanted.iter().sum());
+        for (pair, part) in seen.iter().zip(wanted) {
+            let fair = all as f64 * part / parts;
+            *worst = worst.max((pair[by] as f64 - fair).abs() / fair * 100.0);
+        }
+    }
+    let text = format!("{seen:?}, {:.2} % by the accounts, {:.2} % by the loops, bound {bound} %", worst[0], worst[1]);
+    if worst.iter().all(|&worst| worst <= bound) { Ok(text) } else { Err(text) }
+}
+
+fn within(value: f64, wanted: f64, bound: f64, what: &str) -> Result<String, String> {
+    let off = (value - wanted).abs() / wanted * 100.0;
+    let text = format!("{what} {value:.0}, wanted {wanted:.0}, {off:.2} % off, bound {bound} %");
+    if off <= bound { Ok(text) } else { Err(text) }
+}
+
+fn all(verdicts: impl IntoIterator<Item = Result<String, String>>) -> Result<String, String> {
+    Ok(verdicts.into_iter().collect::<Result<Vec<_>, _>>()?.join("; "))
+}
+
+/// How late a ticker was at most, in us.
+fn lateness(log: &str, name: &str, bound_us: u64) -> Result<String, String> {
+    let seen = numbers(log, name, "TICKER ")?;
+    let [worst, mean, ticks] = seen[..] else { return Err(format!("{name} has written {seen:?}")) };
+    let text = format!("{name}: worst {worst} us, mean {mean} ns, of {ticks}, bound {bound_us} us");
+    if worst <= bound_us && ticks > 100 { Ok(text) } else { Err(text) }
+}
+
+/// All of them.
+pub fn cases() -> Vec<Case> {
+    BEDS.into_iter().flat_map(on).collect()
+}
+
+fn on(bed: Bed) -> Vec<Case> {
+    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed)]
+}
+
+/// 1:2:4 of two CPUs, with two virtual CPUs each where the share is above half a CPU.
+fn weights(bed: Bed) -> Case {
+    let guests = vec![
+        taker("one", "pv", 1, "cpu_weight = 128"),
+        taker("two", "pvh", 2, "cpu_weight = 256"),
+        taker("four", "pvh", 4, "cpu_weight = 512"),
+    ];
+    case("weights", bed, guests, 30, |log| in_proportion(log, &["one", "two", "four"], &[1.0, 2.0, 4.0], 2.0))
+}
+
+/// Half a CPU, and what is left for another.
+fn caps(bed: Bed) -> Case {
+    let guests = vec![taker("half", "pvh", 2, "cap = 50"), taker("free", "pv", 1, "")];
+    case("caps", bed, guests, 30, |log| {
+        let seen = shares(log, &["half", "free"])?;
+        all([
+            within(seen[0][0] as f64, 15e6, 2.0, "the capped one ran us"),
+            within(seen[1][0] as f64, 30e6, 2.0, "the other ran us"),
+        ])
+    })
+}
+
+/// One that wakes each millisecond beside four busy ones.
+fn wakes(bed: Bed) -> Case {
+    let mut guests: Vec<_> = ["a", "b", "c", "d"].map(|name| taker(name, "pvh", 1, "")).into();
+    guests.push(Guest { name: "ticker", kind: "pv", asked: "ticker period=1000".into(), vcpus: 1, more: String::new() });
+    case("wakes", bed, guests, 10, |log| lateness(log, "ticker", 1100))
+}
+
+/// Eight times as many virtual CPUs as CPUs, of domains of equal weight.
+fn crowd(bed: Bed) -> Case {
+    let guests = ["a", "b", "c", "d"].map(|name| taker(name, "pvh", 4, ""));
+    case("crowd", bed, guests.into(), 10, |log| in_proportion(log, &["a", "b", "c", "d"], &[1.0; 4], 4.0))
+}
+
+/// One that works and one that wakes, among those that do one thing as often as they can.
+fn pests(bed: Bed) -> Case {
+    const KINDS: [&str; 7] = ["yield", "poll", "timer", "send", "exit", "bad", "sleep"];
+    let pest = |kind| Guest { name: kind, kind: "pvh", asked: format!("pest kind={kind}"), vcpus: 1, more: String::new() };
+    let mut guests: Vec<_> = KINDS.map(pest).into();
+    guests.push(taker("worker", "pvh", 1, ""));
+    guests.push(Guest { name: "ticker", kind: "pv", asked: "ticker period=5000".into(), vcpus: 1, more: String::new() });
+    case("pests", bed, guests, 10, |log| {
+        // Two CPUs among eight that would have all of them; who sleeps or yields leaves more.
+        let ran = shares(log, &["worker"])?[0][0] as f64;
+        let least = 10e6 * 2.0 / 8.0 * 0.98;
+        let worker = format!("the worker ran {ran:.0} us, at least {least:.0}");
+        all([if ran >= least { Ok(worker) } else { Err(worker) }, lateness(log, "ticker", 2100)])
+    })
+}
