@@ -4,5 +4,6 @@
 //! [`xl::parse`] reads each of them, and [`modules::plan`] then says which module is what.
 
 pub mod cmdline;
+pub mod cpus;
 pub mod modules;
 pub mod xl;
