@@ -9,6 +9,7 @@ use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Levels, Options, Uart};
 use model::config::modules::{self, Dom0};
+use model::config::scheduling::Scheduling;
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
 use model::policy::isolation::needs_isolation;
@@ -179,7 +180,7 @@ fn build_all(cx: &mut Cx<'_, Root>, sources: Vec<Source>) {
 }
 
 fn read_config(name: &str, file: &[u8]) -> Option<DomainConfig> {
-    match xl::parse(file) {
+    match xl::parse(file, None) {
         Ok(parsed) => {
             parsed.warnings.iter().for_each(|warning| log::warn!("{name}: {warning}"));
             Some(parsed.config)
@@ -202,6 +203,7 @@ fn dom0_config(cmdline: String) -> DomainConfig {
         maxmem_mib: max_bytes >> 20,
         vcpus: dom0_vcpus(),
         maxvcpus: dom0_vcpus(),
+        scheduling: Scheduling::default(),
         kernel: String::new(),
         ramdisk: None,
         uuid: None,

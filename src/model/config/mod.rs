@@ -6,4 +6,5 @@
 pub mod cmdline;
 pub mod cpus;
 pub mod modules;
+pub mod scheduling;
 pub mod xl;

@@ -205,7 +205,7 @@ mod tests {
 
     fn config(name: &str, kernel: &str, ramdisk: &str) -> DomainConfig {
         let text = alloc::format!("name='{name}'\ntype='pvh'\nkernel='{kernel}'\nramdisk='{ramdisk}'\nmemory=256");
-        xl::parse(text.as_bytes()).unwrap().config
+        xl::parse(text.as_bytes(), None).unwrap().config
     }
 
     fn start(kernel: Index, ramdisk: Option<Index>, cmdline: &str) -> Dom0 {

@@ -2,6 +2,9 @@
 
 use super::syntax::{Setting, Value};
 use super::{Parsed, Problem, Warning, XlError, keys};
+use crate::config::cpus::{self, Nodes};
+use crate::config::scheduling::{Affinity, CAPS, Scheduling, WEIGHTS};
+use crate::sched::CpuSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -28,6 +31,8 @@ pub struct DomainConfig {
     pub vcpus: u32,
     /// The most virtual CPUs it can have; at least `vcpus`, at most [`VCPUS_MAX`].
     pub maxvcpus: u32,
+    /// Its share of the machine's CPUs, and which of them.
+    pub scheduling: Scheduling,
     /// Its UUID, if the file gives one.
     pub uuid: Option<[u8; 16]>,
     /// What to do when it powers off.
@@ -89,7 +94,7 @@ const ACTIONS: [(&str, Action); 7] = [
 ///
 /// # Errors
 /// Any [`Problem`] but `Syntax`.
-pub fn domain(settings: &[Setting]) -> Result<Parsed, XlError> {
+pub fn domain(settings: &[Setting], nodes: Nodes<'_>) -> Result<Parsed, XlError> {
     let mut warnings = Vec::new();
     let table = Table::new(settings, &mut warnings)?;
     let kind = table.kind()?;
@@ -97,6 +102,7 @@ pub fn domain(settings: &[Setting]) -> Result<Parsed, XlError> {
     let vcpus = table.number("vcpus", 1..=u64::from(VCPUS_MAX), "must be from 1 to 128")?.unwrap_or(1);
     let maxvcpus = table.number("maxvcpus", vcpus..=u64::from(VCPUS_MAX), "must be from vcpus to 128")?;
     let maxmem = table.number("maxmem", memory_mib..=*MEMORY_MIB.end(), "must be at least memory, in MiB")?;
+    let maxvcpus = maxvcpus.unwrap_or(vcpus) as u32; // at most VCPUS_MAX, as is vcpus
     let config = DomainConfig {
         name: table.name()?,
         kind,
@@ -105,9 +111,9 @@ pub fn domain(settings: &[Setting]) -> Result<Parsed, XlError> {
         cmdline: table.cmdline(&mut warnings)?,
         memory_mib,
         maxmem_mib: maxmem.unwrap_or(memory_mib),
-        // Both are at most VCPUS_MAX.
         vcpus: vcpus as u32,
-        maxvcpus: maxvcpus.unwrap_or(vcpus) as u32,
+        maxvcpus,
+        scheduling: table.scheduling(maxvcpus, nodes, &mut warnings)?,
         uuid: table.uuid()?,
         on_poweroff: table.action("on_poweroff", Action::Destroy)?,
         on_reboot: table.action("on_reboot", Action::Restart)?,
@@ -180,6 +186,48 @@ impl Table {
             Ok(number) if range.contains(&number) && !digits.starts_with('+') => Ok(Some(number)),
             _ => self.bad(key, expected),
         }
+    }
+
+    fn scheduling(&self, maxvcpus: u32, nodes: Nodes<'_>, warnings: &mut Vec<Warning>) -> Result<Scheduling, XlError> {
+        let default = Scheduling::default();
+        let weight = self.number("cpu_weight", 1..=u64::from(u16::MAX), WEIGHTS)?;
+        let cap = self.number("cap", 0..=u64::from(u16::MAX), CAPS)?;
+        Ok(Scheduling {
+            weight: weight.map_or(default.weight, |weight| weight as u16),
+            cap: cap.map_or(default.cap, |cap| cap as u16),
+            hard: self.affinity("cpus", maxvcpus, nodes, warnings)?,
+            soft: self.affinity("cpus_soft", maxvcpus, nodes, warnings)?,
+        })
+    }
+
+    /// One list of CPUs for all virtual CPUs, or a list with one for each.
+    fn affinity(
+        &self,
+        key: &'static str,
+        maxvcpus: u32,
+        nodes: Nodes<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Affinity, XlError> {
+        let Some(setting) = self.get(key) else { return Ok(Affinity::default()) };
+        let read = |text: &str| {
+            let at_line = |error| XlError { line: setting.line, problem: Problem::Cpus { key, error } };
+            cpus::parse(text, nodes).map_err(at_line)
+        };
+        let list = match &setting.value {
+            Value::Text(text) => return Ok(Affinity::Same(read(text)?)),
+            Value::List(list) => list,
+        };
+        let set = |value: &Value| match value {
+            Value::Text(text) => read(text),
+            Value::List(_) => self.bad(key, "must be a string, or a list of strings, one for each virtual CPU"),
+        };
+        let mut sets = list.iter().map(set).collect::<Result<Vec<CpuSet>, _>>()?;
+        if sets.len() > maxvcpus as usize {
+            sets.truncate(maxvcpus as usize);
+            let why = "has more lists than there are virtual CPUs; the last have no effect";
+            warnings.push(Warning { line: setting.line, key: key.into(), why });
+        }
+        Ok(Affinity::Each(sets))
     }
 
     fn memory(&self) -> Result<u64, XlError> {
@@ -273,7 +321,7 @@ fn no_effect(setting: &Setting) -> Result<Warning, XlError> {
     }
 }
 
-/// `+=`: a string grows at its end; no key that has an effect takes a list.
+/// `+=`: a string or a list grows at its end.
 fn add(before: &mut Setting, more: &Setting) -> Result<(), XlError> {
     match (&mut before.value, &more.value) {
         (Value::Text(text), Value::Text(more)) => text.push_str(more),

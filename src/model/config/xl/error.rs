@@ -1,5 +1,6 @@
 //! What can be wrong with an `xl.cfg` file, in an operator's words.
 
+use crate::config::cpus::CpusError;
 use alloc::string::String;
 use core::fmt;
 
@@ -39,6 +40,13 @@ pub enum Problem {
         /// What it can have.
         expected: &'static str,
     },
+    /// A list of CPUs that is none.
+    Cpus {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        error: CpusError,
+    },
     /// A key that must be there and is not.
     Missing {
         /// The key.
@@ -65,6 +73,7 @@ impl fmt::Display for XlError {
                 write!(f, "{key}: given a second time, first on line {first}; remove one of them")
             }
             Problem::BadValue { key, expected } => write!(f, "{key}: {expected}"),
+            Problem::Cpus { key, error } => write!(f, "{key}: {error}"),
             Problem::Missing { key, example } => write!(f, "{key} is missing; add {example}"),
             Problem::NotBuilt { kind } => {
                 write!(f, "type: domains of type \"{kind}\" are not built yet; use type = \"pvh\" or \"pv\"")

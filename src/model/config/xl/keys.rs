@@ -1,7 +1,7 @@
 //! The keys of xl.cfg(5) in Xen 4.17.
 
 /// Keys that have an effect.
-pub const BUILT: [&str; 18] = [
+pub const BUILT: [&str; 22] = [
     "name",
     "type",
     "uuid",
@@ -20,6 +20,10 @@ pub const BUILT: [&str; 18] = [
     "on_crash",
     "on_soft_reset",
     "builder",
+    "cpu_weight",
+    "cap",
+    "cpus",
+    "cpus_soft",
 ];
 
 /// Keys that `xl` knows, by subject, and that have no effect.
@@ -29,7 +33,7 @@ pub const KNOWN: &[&[&str]] = &[
     // Shim for PV kernels.
     &["pvshim", "pvshim_path", "pvshim_cmdline", "pvshim_extra"],
     // Scheduling and placement.
-    &["cpu_weight", "cap", "period", "slice", "latency", "extratime", "cpus", "cpus_soft", "vnuma"],
+    &["period", "slice", "latency", "extratime", "vnuma"],
     // Limits.
     &["max_grant_frames", "max_maptrack_frames", "max_grant_version", "max_event_channels"],
     // Paging, processor and time.

@@ -17,6 +17,7 @@ mod tests;
 pub use domain::{Action, DomainConfig, DomainKind};
 pub use error::{Problem, XlError};
 
+use crate::config::cpus::Nodes;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -47,11 +48,11 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Reads a module that holds an `xl.cfg` file.
+/// Reads a module that holds an `xl.cfg` file, which may name the CPUs of these nodes.
 ///
 /// # Errors
 /// [`XlError`], which names the line, the key and what to do.
-pub fn parse(file: &[u8]) -> Result<Parsed, XlError> {
+pub fn parse(file: &[u8], nodes: Nodes<'_>) -> Result<Parsed, XlError> {
     let settings = syntax::settings(file)?;
-    domain::domain(&settings)
+    domain::domain(&settings, nodes)
 }

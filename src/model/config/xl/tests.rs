@@ -1,18 +1,21 @@
 //! `xl.cfg` files and what is made of them.
 
 use super::*;
+use crate::config::scheduling::{Affinity, Scheduling};
+use crate::ids::{CpuId, VcpuId};
+use crate::sched::CpuSet;
 use alloc::string::ToString;
 use proptest::prelude::*;
 
 const MINIMAL: &str = "name='web'\ntype = \"pvh\"\nkernel = 'vmlinuz'\nmemory = 256\n";
 
 fn config(more: &str) -> Parsed {
-    parse((MINIMAL.to_string() + more).as_bytes()).unwrap()
+    parse((MINIMAL.to_string() + more).as_bytes(), None).unwrap()
 }
 
 /// What is said of a file of four good lines and these.
 fn error(more: &str) -> String {
-    parse((MINIMAL.to_string() + more).as_bytes()).unwrap_err().to_string()
+    parse((MINIMAL.to_string() + more).as_bytes(), None).unwrap_err().to_string()
 }
 
 #[test]
@@ -28,6 +31,7 @@ fn what_is_not_given_has_xls_defaults() {
         maxmem_mib: 256,
         vcpus: 1,
         maxvcpus: 1,
+        scheduling: Scheduling::default(),
         uuid: None,
         on_poweroff: Action::Destroy,
         on_reboot: Action::Restart,
@@ -64,10 +68,31 @@ fn the_command_line_is_root_and_extra_unless_cmdline_is_there() {
 
 #[test]
 fn a_key_that_is_not_built_is_a_warning_with_its_line_whatever_its_value() {
-    let parsed = config("\nvif = [ 'mac=00:16:3e:00:00:01', # one\n  \"\", ]\ncpu_weight=512; boot='c'");
+    let parsed = config("\nvif = [ 'mac=00:16:3e:00:00:01', # one\n  \"\", ]\nvnuma=[]; boot='c'");
     let warnings: Vec<_> = parsed.warnings.iter().map(|warning| (warning.line, warning.key.as_str())).collect();
-    assert_eq!(warnings, [(6, "vif"), (8, "cpu_weight"), (8, "boot")]);
+    assert_eq!(warnings, [(6, "vif"), (8, "vnuma"), (8, "boot")]);
     assert_eq!(parsed.warnings[0].to_string(), "line 6: vif: is not built yet and has no effect");
+}
+
+#[test]
+fn a_domain_has_a_weight_a_cap_and_cpus() {
+    let default = config("").config.scheduling;
+    assert_eq!((default.weight, default.cap), (256, 0));
+    let Scheduling { weight, cap, hard, soft } =
+        config("cpu_weight = 65535\ncap = '150'\ncpus = '0-3,^2'\ncpus_soft = 1").config.scheduling;
+    let cpus = |numbers: &[u32]| numbers.iter().fold(CpuSet::EMPTY, |set, &cpu| set.or(&CpuSet::only(CpuId(cpu))));
+    assert_eq!((weight, cap), (65535, 150));
+    assert_eq!((hard, soft), (Affinity::Same(cpus(&[0, 1, 3])), Affinity::Same(cpus(&[1]))));
+    let parsed = config("vcpus = 3\ncpus = [ '2', 3 ]\ncpus += [ \"0-1\", 'all' ]");
+    let hard = parsed.config.scheduling.hard;
+    assert_eq!([0, 1, 2].map(|n| hard.of(VcpuId(n))), [cpus(&[2]), cpus(&[3]), cpus(&[0, 1])]);
+    assert_eq!(hard.of(VcpuId(3)), CpuSet::ALL);
+    let expected = "line 6: cpus: has more lists than there are virtual CPUs; the last have no effect";
+    assert_eq!(parsed.warnings[0].to_string(), expected);
+    let node = |node| if node == 1 { CpuSet::only(CpuId(9)) } else { CpuSet::EMPTY };
+    let text = MINIMAL.to_string() + "cpus = 'node:1'";
+    let hard = parse(text.as_bytes(), Some(&node)).unwrap().config.scheduling.hard;
+    assert_eq!(hard, Affinity::Same(cpus(&[9])));
 }
 
 #[test]
@@ -109,7 +134,7 @@ fn syntax_errors_name_the_line_and_what_is_expected() {
     ] {
         assert!(error(text).starts_with(expected), "{text}: {}", error(text));
     }
-    assert!(parse(b"name='a'\n\xff").unwrap_err().to_string().starts_with("line 2: syntax error"));
+    assert!(parse(b"name='a'\n\xff", None).unwrap_err().to_string().starts_with("line 2: syntax error"));
 }
 
 #[test]
@@ -122,18 +147,27 @@ fn values_out_of_range_are_refused_with_what_would_do() {
         ("vcpus = 4\nmaxvcpus = 3", "line 6: maxvcpus: must be from vcpus to 128"),
         ("maxmem = 255", "line 5: maxmem: must be at least memory, in MiB"),
         ("on_crash = 'explode'", "line 5: on_crash: must be destroy, restart"),
+        ("cpu_weight = 0", "line 5: cpu_weight: must be from 1 to 65535"),
+        ("cpu_weight = 65536", "line 5: cpu_weight: must be from 1 to 65535"),
+        ("cap = -1", "line 5: cap: must be from 0 to 65535, in percent of one CPU, 0 for none"),
+        ("cap = 65536", "line 5: cap: must be from 0 to 65535, in percent of one CPU, 0 for none"),
+        ("\ncpus = ''", "line 6: cpus: no CPU is left; write all, or CPUs as in 0-3,5,^2"),
+        ("cpus = '300'", "line 5: cpus: \"300\" is too high; numbers are from 0 to 255"),
+        ("cpus = ['1', 'x']", "line 5: cpus: \"x\" is no CPU; write all"),
+        ("cpus = [[ 1 ]]", "line 5: cpus: must be a string, or a list of strings, one for each virtual CPU"),
+        ("cpus_soft = 'node:0'", "line 5: cpus_soft: \"node:0\": nodes are not known here"),
         ("uuid = '+1234567-89ab-cdef-0123-456789abcdef'", "line 5: uuid: must be 32 hexadecimal digits"),
     ] {
         assert!(error(text).starts_with(expected), "{text}: {}", error(text));
     }
     for memory in ["0", "12z", "99999999999999999999999", "08", "0x", "\"+5\""] {
         let text = MINIMAL.replace("256", memory);
-        let error = parse(text.as_bytes()).unwrap_err().to_string();
+        let error = parse(text.as_bytes(), None).unwrap_err().to_string();
         assert_eq!(error, "line 4: memory: must be a number of MiB, at least 1", "{memory}");
     }
-    let error = parse(MINIMAL.replace("'web'", "''").as_bytes()).unwrap_err().to_string();
+    let error = parse(MINIMAL.replace("'web'", "''").as_bytes(), None).unwrap_err().to_string();
     assert!(error.starts_with("line 1: name: must not be empty"), "{error}");
-    let error = parse(MINIMAL.replace("'vmlinuz'", "''").as_bytes()).unwrap_err().to_string();
+    let error = parse(MINIMAL.replace("'vmlinuz'", "''").as_bytes(), None).unwrap_err().to_string();
     assert!(error.starts_with("line 3: kernel: must be the first word"), "{error}");
 }
 
@@ -144,7 +178,7 @@ fn what_must_be_there_and_is_not_is_named() {
             continue;
         }
         let text = MINIMAL.replace(line, "");
-        let error = parse(text.as_bytes()).unwrap_err().to_string();
+        let error = parse(text.as_bytes(), None).unwrap_err().to_string();
         assert!(error.starts_with(&alloc::format!("{key} is missing; add {key} = ")), "{error}");
     }
 }
@@ -154,7 +188,7 @@ fn a_domain_is_pv_unless_its_type_says_otherwise() {
     let kinds = [("type = 'pv'", DomainKind::Pv), ("builder='generic'", DomainKind::Pv), ("", DomainKind::Pv)];
     for (line, kind) in kinds.into_iter().chain([("builder='hvm'; type='pvh'", DomainKind::Pvh)]) {
         let text = MINIMAL.replace("type = \"pvh\"", line);
-        assert_eq!(parse(text.as_bytes()).unwrap().config.kind, kind, "{line}");
+        assert_eq!(parse(text.as_bytes(), None).unwrap().config.kind, kind, "{line}");
     }
 }
 
@@ -162,7 +196,7 @@ fn a_domain_is_pv_unless_its_type_says_otherwise() {
 fn types_that_are_not_built_are_named() {
     for line in ["type='hvm'", "builder='hvm'"] {
         let text = MINIMAL.replace("type = \"pvh\"", line);
-        let error = parse(text.as_bytes()).unwrap_err().to_string();
+        let error = parse(text.as_bytes(), None).unwrap_err().to_string();
         let expected = "line 2: type: domains of type \"hvm\" are not built yet; use type = \"pvh\" or \"pv\"";
         assert_eq!(error, expected);
     }
@@ -183,13 +217,13 @@ proptest! {
 
     #[test]
     fn no_bytes_make_a_panic(file in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = parse(&file);
+        let _ = parse(&file, None);
     }
 
     #[test]
     fn no_text_of_the_grammars_characters_makes_a_panic(text in "[a-c=+'\"\\\\\\[\\],;# \n0-9x-]{0,60}") {
-        let _ = parse(text.as_bytes());
-        let _ = parse((MINIMAL.to_string() + "extra=\"" + &text).as_bytes());
+        let _ = parse(text.as_bytes(), None);
+        let _ = parse((MINIMAL.to_string() + "extra=\"" + &text).as_bytes(), None);
     }
 
     #[test]
