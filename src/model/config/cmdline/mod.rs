@@ -3,6 +3,7 @@
 //! Nothing in it is an error: what cannot be understood is a warning and the default stays, as in Xen, so that a
 //! machine boots whatever its menu entry says. A later option overrides an earlier one.
 
+mod sched;
 mod serial;
 mod spec_ctrl;
 mod table;
@@ -14,6 +15,7 @@ pub use serial::{Parity, Uart};
 pub use spec_ctrl::{Guards, SpecCtrl};
 pub use value::{Amount, boolean, size};
 
+use crate::sched::credit::Params;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -45,11 +47,15 @@ pub struct Options {
     pub dom0_mem: Dom0Mem,
     /// `dom0_max_vcpus=`: the least and most virtual CPUs of the initial domain.
     pub dom0_max_vcpus: Option<(u32, u32)>,
+    /// `dom0_vcpus_pin`: each virtual CPU of the initial domain runs on the CPU of its number alone.
+    pub dom0_vcpus_pin: bool,
+    /// `sched_credit_tslice_ms=`, `sched_ratelimit_us=` and `vcpu_migration_delay=`, all in their ranges.
+    pub sched: Params,
     /// `spec-ctrl=`: what is done against speculation attacks.
     pub spec_ctrl: SpecCtrl,
     /// `xpti=`: whether PV guests run isolated from the hypervisor's address space.
     pub xpti: Xpti,
-    /// What had no effect, in the order of the line.
+    /// What had no effect, in the order of the line; then what was out of range.
     pub warnings: Vec<Warning>,
 }
 
@@ -139,6 +145,15 @@ pub enum Warning {
         /// What it can have.
         expected: &'static str,
     },
+    /// A number that is out of range.
+    OutOfRange {
+        /// The option with the number.
+        word: String,
+        /// What it can be.
+        range: &'static str,
+        /// What it is instead.
+        used: u32,
+    },
     /// An option that Xen has and Euxen does not act on.
     NotBuilt(String),
 }
@@ -148,6 +163,7 @@ impl fmt::Display for Warning {
         match self {
             Self::Unknown(word) => write!(f, "command line: unknown option \"{word}\""),
             Self::BadValue { word, expected } => write!(f, "command line: \"{word}\": {expected}"),
+            Self::OutOfRange { word, range, used } => write!(f, "command line: \"{word}\": {range}; {used} is used"),
             Self::NotBuilt(word) => write!(f, "command line: \"{word}\" is not built yet and has no effect"),
         }
     }
@@ -169,6 +185,8 @@ impl Default for Options {
             dom0: Dom0 { pvh: false, verbose: false },
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: None,
+            dom0_vcpus_pin: false,
+            sched: Params::default(),
             spec_ctrl: SpecCtrl::default(),
             xpti: Xpti::default(),
             warnings: Vec::new(),
@@ -189,6 +207,7 @@ impl Options {
             };
             options.warnings.push(warning);
         }
+        sched::settle(&mut options);
         options
     }
 }

@@ -1,7 +1,7 @@
 //! Every option with what it does.
 
 use super::value::{Amount, boolean, number, size};
-use super::{Console, Level, Levels, Options, Uart, Xpti, spec_ctrl};
+use super::{Console, Level, Levels, Options, Uart, Xpti, sched, spec_ctrl};
 
 /// Why a word had no effect.
 pub enum Refusal {
@@ -42,6 +42,7 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("dom0-iommu", Silent),
     ("dom0_max_vcpus", Value(dom0_max_vcpus, "must be a number from 1, or two with - between")),
     ("dom0_mem", Value(dom0_mem, "must be a list of sizes, as in 1G,max:2G")),
+    ("dom0_vcpus_pin", Flag(|o, on| o.dom0_vcpus_pin = on)),
     ("edd", Silent),
     ("guest_loglvl", Value(|o, text| levels(text).map(|levels| o.guest_loglvl = levels), LEVELS)),
     ("iommu", NotBuilt),
@@ -52,7 +53,15 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("placeholder", Silent),
     ("pv-check", Flag(|o, on| o.pv_check = on)),
     ("real-mode", Silent),
-    ("sched", NotBuilt),
+    ("sched", Value(|_, text| (text == "credit").then_some(()), "credit is the one that there is, and is used")),
+    (
+        "sched_credit_tslice_ms",
+        Value(|o, text| sched::set(&mut o.sched.tslice_ms, text), "must be a number of ms from 1 to 1000"),
+    ),
+    (
+        "sched_ratelimit_us",
+        Value(|o, text| sched::set(&mut o.sched.ratelimit_us, text), "must be 0, or a number of us from 100 to 500000"),
+    ),
     ("smt", NotBuilt),
     (
         "spec-ctrl",
@@ -60,6 +69,10 @@ const OPTIONS: &[(&str, Kind)] = &[
     ),
     ("sync_console", Flag(|o, on| o.sync_console = on)),
     ("ucode", Silent),
+    (
+        "vcpu_migration_delay",
+        Value(|o, text| sched::set(&mut o.sched.vcpu_migr_delay_us, text), "must be a number of us up to 100000"),
+    ),
     ("vga", NotBuilt),
     ("watchdog", NotBuilt),
     ("xpti", FlagOrValue(xpti, "must be a boolean, or a list of default, dom0 and domu with booleans")),

@@ -88,6 +88,49 @@ fn the_initial_domains_kind_and_virtual_cpus() {
 }
 
 #[test]
+fn the_scheduler_is_credit_with_xens_parameters() {
+    let params = |tslice_ms, ratelimit_us, vcpu_migr_delay_us| Params { tslice_ms, ratelimit_us, vcpu_migr_delay_us };
+    assert_eq!(parse("sched=credit").sched, params(30, 1000, 0));
+    let line = "sched_ratelimit_us=20000 sched_credit_tslice_ms=40 vcpu_migration_delay=500 dom0_vcpus_pin";
+    assert_eq!(parse(line).sched, params(40, 20000, 500));
+    assert!(parse(line).dom0_vcpus_pin && !parse("").dom0_vcpus_pin);
+    assert_eq!(parse("sched_ratelimit_us=0 sched_credit_tslice_ms=1").sched, params(1, 0, 0));
+    let options = Options::parse("sched=credit2 sched_credit_tslice_ms=5");
+    let expected = "command line: \"sched=credit2\": credit is the one that there is, and is used";
+    assert_eq!(options.warnings[0].to_string(), expected);
+    assert_eq!(options.sched, params(5, 1000, 0));
+}
+
+#[test]
+fn a_parameter_out_of_range_is_named_with_what_is_used_and_the_others_stay() {
+    for (line, expected, used) in [
+        ("sched_credit_tslice_ms=1001", "must be from 1 to 1000 ms; 30 is used", (30, 1000, 7)),
+        ("sched_credit_tslice_ms=0", "must be from 1 to 1000 ms; 30 is used", (30, 1000, 7)),
+        (
+            "sched_ratelimit_us=99",
+            "must be 0, or from 100 to 500000 us and less than the slice; 1000 is used",
+            (30, 1000, 7),
+        ),
+        (
+            "sched_ratelimit_us=1000 sched_credit_tslice_ms=1",
+            "must be 0, or from 100 to 500000 us and less than the slice; 500 is used",
+            (1, 500, 7),
+        ),
+        ("vcpu_migration_delay=100001", "must be at most 100000 us; 0 is used", (30, 1000, 0)),
+    ] {
+        let options = Options::parse(&("vcpu_migration_delay=7 ".to_string() + line));
+        let word = line.split(' ').next().unwrap();
+        let texts: Vec<_> = options.warnings.iter().map(Warning::to_string).collect();
+        assert_eq!(texts, [alloc::format!("command line: \"{word}\": {expected}")]);
+        let Params { tslice_ms, ratelimit_us, vcpu_migr_delay_us } = options.sched;
+        assert_eq!((tslice_ms, ratelimit_us, vcpu_migr_delay_us), used, "{line}");
+    }
+    let worst = "sched_credit_tslice_ms=4294967295 sched_ratelimit_us=4294967295 vcpu_migration_delay=4294967295";
+    let options = Options::parse(worst);
+    assert_eq!((options.warnings.len(), options.sched), (3, Params::default()));
+}
+
+#[test]
 fn isolation_is_chosen_for_the_initial_domain_and_the_others() {
     let xpti = |dom0, domu| Xpti { dom0, domu };
     assert_eq!(parse("").xpti, xpti(None, None));
@@ -202,6 +245,12 @@ fn a_bad_value_changes_nothing_and_says_what_would_do() {
         "dom0_max_vcpus=-",
         "dom0_max_vcpus=0",
         "no-mem=5",
+        "sched=",
+        "no-sched",
+        "sched_credit_tslice_ms=fast",
+        "sched_ratelimit_us=4294967296",
+        "vcpu_migration_delay",
+        "dom0_vcpus_pin=maybe",
     ] {
         let mut options = Options::parse(word);
         match options.warnings.pop() {
@@ -217,7 +266,7 @@ proptest! {
 
     #[test]
     fn no_line_makes_a_panic(
-        words in proptest::collection::vec(("(com1|console|loglvl|mem|dom0|dom0_mem|dom0_max_vcpus|spec-ctrl|no-.)", ".{0,12}"), 0..6)
+        words in proptest::collection::vec(("(com1|console|loglvl|mem|dom0|dom0_mem|dom0_max_vcpus|spec-ctrl|sched_ratelimit_us|no-.)", ".{0,12}"), 0..6)
     ) {
         let line: Vec<_> = words.iter().map(|(name, value)| alloc::format!("{name}={value}")).collect();
         Options::parse(&line.join(" "));
