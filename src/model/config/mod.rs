@@ -4,6 +4,7 @@
 //! [`xl::parse`] reads each of them, and [`modules::plan`] then says which module is what.
 
 pub mod cmdline;
+pub mod command;
 pub mod cpus;
 pub mod modules;
 pub mod scheduling;
