@@ -62,6 +62,29 @@ pub fn parse(text: &str, nodes: Nodes<'_>) -> Result<CpuSet, CpusError> {
     if set.is_empty() { Err(CpusError::Empty) } else { Ok(set) }
 }
 
+/// A set as a list: `all`, or `0-3,5`.
+#[derive(Clone, Copy, Debug)]
+pub struct List(pub CpuSet);
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == CpuSet::ALL {
+            return f.write_str("all");
+        }
+        let is_in = |cpu| self.0.contains(CpuId(cpu));
+        let mut separator = "";
+        for from in (0..MAX_CPUS).filter(|&cpu| is_in(cpu) && (cpu == 0 || !is_in(cpu - 1))) {
+            let to = (from..MAX_CPUS).take_while(|&cpu| is_in(cpu)).last().unwrap_or(from);
+            match to - from {
+                0 => write!(f, "{separator}{from}")?,
+                _ => write!(f, "{separator}{from}-{to}")?,
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
 /// The CPUs that `text` names, which is `part` without `^`.
 fn named(part: &str, text: &str, nodes: Nodes<'_>) -> Result<CpuSet, CpusError> {
     let Some(text) = text.strip_prefix("node:").or(text.strip_prefix("nodes:")) else {
@@ -132,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn a_set_is_written_as_a_list() {
+        for (set, expected) in
+            [(CpuSet::ALL, "all"), (CpuSet::EMPTY, ""), (cpus([0, 1, 2, 5, 254, 255]), "0-2,5,254-255")]
+        {
+            assert_eq!(List(set).to_string(), expected);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_what_to_write() {
         for (text, expected) in [
             ("", "no CPU is left; write all, or CPUs as in 0-3,5,^2"),
@@ -164,10 +196,9 @@ mod tests {
         }
 
         #[test]
-        fn any_set_comes_back_from_its_numbers(words in any::<[u64; 4]>()) {
+        fn any_set_comes_back_from_its_list(words in any::<[u64; 4]>()) {
             let set = CpuSet::from_words(words);
-            let text: Vec<_> = set.iter().map(|cpu| cpu.0.to_string()).collect();
-            prop_assert_eq!(parse(&text.join(","), None).ok(), (!set.is_empty()).then_some(set));
+            prop_assert_eq!(parse(&List(set).to_string(), None).ok(), (!set.is_empty()).then_some(set));
         }
     }
 }
