@@ -27,3 +27,4 @@ pub mod regions;
 pub mod regs;
 pub mod sched;
 pub mod time;
+pub mod typing;
