@@ -16,6 +16,7 @@ pub mod evtchn;
 pub mod grant;
 pub mod ids;
 pub mod image;
+pub mod numa;
 pub mod p2m;
 pub mod page;
 pub mod paging;
