@@ -1,4 +1,4 @@
-//! What firmware says about the board: processors, I/O APICs, counters, PCI segments.
+//! What firmware says about the board: processors and their nodes, I/O APICs, counters, PCI segments.
 //!
 //! Tables are read once at boot, into [`Topology`]. Firmware can be wrong: what is not believable is left out with
 //! a warning, and a machine without tables is one CPU with an 8254.
@@ -8,16 +8,24 @@ pub mod sleep;
 
 use alloc::vec::Vec;
 use core::pin::Pin;
+use core::slice;
 
 use acpi::AcpiTables;
 use acpi::address::{AddressSpace, GenericAddress};
+use acpi::sdt::Signature;
 use acpi::sdt::fadt::Fadt;
 use acpi::sdt::hpet::HpetInfo;
 use acpi::sdt::madt::{Madt, MadtEntry};
 use acpi::sdt::mcfg::Mcfg;
+use model::addr::MachineAddr;
+use model::numa::Nodes;
 
 use crate::boot::Rsdp;
+use crate::mem::map::{self, Rights};
 use handler::Firmware;
+
+/// The longest table that is read as bytes.
+const LEN_MAX: u32 = 256 << 10;
 
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +84,17 @@ pub struct Topology {
     overrides: Vec<(u8, IsaLine)>,
     references: Vec<Reference>,
     pci: Vec<PciSegment>,
+    nodes: Nodes,
+}
+
+/// A whole table, header and all; of one that is too long to be true, the first bytes.
+fn bytes(tables: &AcpiTables<Firmware>, signature: Signature) -> Option<Vec<u8>> {
+    let (address, header) = tables.table_headers().find(|(_, header)| header.signature == signature)?;
+    let len = header.length.min(LEN_MAX);
+    let at = map::device(MachineAddr::new(address as u64), u64::from(len), Rights::RO)?;
+    // SAFETY: so many bytes are mapped there, and nobody writes them before there is a guest.
+    let table = unsafe { slice::from_raw_parts(at, len as usize) };
+    Some(table.to_vec())
 }
 
 /// The port of a register, if it has one.
@@ -130,6 +149,11 @@ impl Topology {
                 buses: (entry.bus_number_start, entry.bus_number_end),
             }));
         }
+        // The crate's own type takes a structure's length for 16 bits.
+        if let Some(srat) = bytes(tables, Signature::SRAT) {
+            self.nodes = Nodes::of_srat(&srat);
+            log::info!("{} NUMA nodes by the SRAT", self.nodes.count());
+        }
     }
 
     fn add_interrupts(&mut self, madt: Pin<&Madt>) {
@@ -172,6 +196,11 @@ impl Topology {
     /// The APIC ids of the processors that can be used.
     pub fn apic_ids(&self) -> &[u32] {
         &self.apic_ids
+    }
+
+    /// The NUMA node of the processor with this APIC id, if the SRAT says it; nodes have numbers from 0 without gaps.
+    pub fn node_of(&self, apic_id: u32) -> Option<u16> {
+        self.nodes.node_of(apic_id)
     }
 
     /// The I/O APICs.
