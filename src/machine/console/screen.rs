@@ -51,6 +51,7 @@ impl Screen {
         match byte {
             b'\n' => self.next_row(),
             b'\r' => self.column = 0,
+            0x08 => self.column = self.column.saturating_sub(1),
             _ => {
                 if self.column == self.columns {
                     self.next_row();
