@@ -7,6 +7,7 @@ use model::evtchn::SharedBits;
 use sync::Cx;
 use sync::place::before;
 
+use super::commands;
 use crate::{domain, sched, time};
 
 /// A key, what it does in words, and the doing.
@@ -16,7 +17,7 @@ struct Key<P: before::DomainList> {
     act: fn(&mut Cx<P>),
 }
 
-const KEYS: usize = 8 + cfg!(feature = "stretch") as usize;
+const KEYS: usize = 9 + cfg!(feature = "stretch") as usize;
 
 fn keys<P: before::DomainList>() -> [Key<P>; KEYS] {
     [
@@ -30,6 +31,7 @@ fn keys<P: before::DomainList>() -> [Key<P>; KEYS] {
         Key { key: b't', what: "clocks", act: clocks },
         Key { key: b'x', what: "exits of every domain by reason", act: exits },
         Key { key: b'R', what: "restart the machine", act: restart },
+        Key { key: b':', what: "type a command", act: commands::open },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The domains' consoles: their output, line by line with the domain's name, and who has the input.
 
+mod commands;
 mod keys;
 
 use alloc::collections::VecDeque;
@@ -249,7 +250,7 @@ fn input<P: before::DomainList>(cx: &mut Cx<P>, bytes: &[u8]) {
     }
     let focus = FOCUS.load(Ordering::Relaxed);
     if focus == HYPERVISOR {
-        typed.into_iter().filter(|&byte| byte != CTRL_A).for_each(|key| keys::press(cx, key));
+        typed.into_iter().filter(|&byte| byte != CTRL_A).for_each(|byte| commands::take(cx, byte));
     } else if let Some(domain) = u16::try_from(focus).ok().and_then(|id| domain::find(cx, DomId(id))) {
         give(cx, &domain, &typed);
     }
@@ -281,6 +282,7 @@ pub fn read_input<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, count: usiz
 }
 
 fn set_focus<P: before::DomainList>(cx: &mut Cx<P>, id: u32) {
+    commands::abandon(cx);
     FOCUS.store(id, Ordering::Relaxed);
     let name = u16::try_from(id).ok().and_then(|id| domain::find(cx, DomId(id))).map(|domain| domain.name.clone());
     let who = name.map_or(String::from("Euxen"), |name| alloc::format!("({name})"));
