@@ -9,7 +9,7 @@ use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Levels, Options, Uart};
 use model::config::modules::{self, Dom0};
-use model::config::scheduling::Scheduling;
+use model::config::scheduling::{Affinity, Scheduling};
 use model::config::xl::{self, Action, DomainConfig, DomainKind};
 use model::ids::DomId;
 use model::policy::isolation::needs_isolation;
@@ -195,6 +195,7 @@ fn read_config(name: &str, file: &[u8]) -> Option<DomainConfig> {
 /// The initial domain's configuration: from the command line, with Xen's defaults where that is silent.
 fn dom0_config(cmdline: String) -> DomainConfig {
     let (bytes, max_bytes) = options().dom0_mem.of(mem::frames::free_frames() * 4096, start::ram());
+    let pinned = options().dom0_vcpus_pin.then(|| Affinity::pinned(dom0_vcpus(), machine::smp::online()));
     DomainConfig {
         name: String::from("Domain-0"),
         kind: if options().dom0.pvh { DomainKind::Pvh } else { DomainKind::Pv },
@@ -203,7 +204,7 @@ fn dom0_config(cmdline: String) -> DomainConfig {
         maxmem_mib: max_bytes >> 20,
         vcpus: dom0_vcpus(),
         maxvcpus: dom0_vcpus(),
-        scheduling: Scheduling::default(),
+        scheduling: Scheduling { hard: pinned.unwrap_or_default(), ..Scheduling::default() },
         kernel: String::new(),
         ramdisk: None,
         uuid: None,

@@ -1,6 +1,6 @@
 //! How a domain is scheduled, as an operator says it, and the ranges of that in words.
 
-use crate::ids::VcpuId;
+use crate::ids::{CpuId, VcpuId};
 use crate::sched::CpuSet;
 use crate::sched::credit::{BadParams, WEIGHT_DEFAULT};
 use alloc::vec::Vec;
@@ -40,6 +40,11 @@ pub enum Affinity {
 }
 
 impl Affinity {
+    /// Each of so many virtual CPUs on one of so many CPUs, in turn.
+    pub fn pinned(vcpus: u32, cpus: u32) -> Self {
+        Self::Each((0..vcpus).map(|vcpu| CpuSet::only(CpuId(vcpu % cpus.max(1)))).collect())
+    }
+
     /// The set of a virtual CPU.
     pub fn of(&self, vcpu: VcpuId) -> CpuSet {
         match self {
@@ -67,7 +72,6 @@ pub fn range(bad: BadParams) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CpuId;
 
     #[test]
     fn a_virtual_cpu_without_a_set_of_its_own_has_all_cpus() {
@@ -75,5 +79,12 @@ mod tests {
         assert_eq!(affinity.of(VcpuId(1)), CpuSet::only(CpuId(3)));
         assert_eq!(affinity.of(VcpuId(2)), CpuSet::ALL);
         assert_eq!(Affinity::default().of(VcpuId(127)), CpuSet::ALL);
+    }
+
+    #[test]
+    fn pinned_virtual_cpus_have_a_cpu_each_as_far_as_there_are_some() {
+        let pinned = Affinity::pinned(3, 2);
+        let cpus = [0, 1, 2].map(|vcpu| pinned.of(VcpuId(vcpu)).iter().map(|cpu| cpu.0).collect::<Vec<_>>());
+        assert_eq!(cpus, [[0], [1], [0]]);
     }
 }

@@ -47,7 +47,7 @@ pub struct Options {
     pub dom0_mem: Dom0Mem,
     /// `dom0_max_vcpus=`: the least and most virtual CPUs of the initial domain.
     pub dom0_max_vcpus: Option<(u32, u32)>,
-    /// `dom0_vcpus_pin`: each virtual CPU of the initial domain runs on the CPU of its number alone.
+    /// `dom0_vcpus_pin`: each virtual CPU of the initial domain runs on one CPU alone.
     pub dom0_vcpus_pin: bool,
     /// `sched_credit_tslice_ms=`, `sched_ratelimit_us=` and `vcpu_migration_delay=`, all in their ranges.
     pub sched: Params,
