@@ -97,6 +97,7 @@ pub fn run() -> ! {
     let mut cx = Cx::root();
     log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());
     sched::prepare_this_cpu(&mut cx);
+    sched::set_params(options().sched).expect("a command line has none that are out of range");
     start_domains(&mut cx);
     console::focus_first(&mut cx);
     start::open_interrupts(serial(options()).and_then(|uart| uart.irq), options().sync_console);
@@ -180,7 +181,7 @@ fn build_all(cx: &mut Cx<'_, Root>, sources: Vec<Source>) {
 }
 
 fn read_config(name: &str, file: &[u8]) -> Option<DomainConfig> {
-    match xl::parse(file, None) {
+    match xl::parse(file, Some(&sched::node_cpus)) {
         Ok(parsed) => {
             parsed.warnings.iter().for_each(|warning| log::warn!("{name}: {warning}"));
             Some(parsed.config)

@@ -7,10 +7,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use machine::cpu::features;
+use machine::irq::lapic;
 use machine::percpu::{MAX_CPUS, this_cpu};
-use machine::{irq, time};
+use machine::{irq, smp, start, time};
 use model::ids::{CpuId, VcpuId};
-use model::sched::credit::{self, Account, AddError, Board, Location, MAX_KEYS, Queue, Queues};
+use model::sched::credit::{self, Account, AddError, BadParams, Board, Location, MAX_KEYS, Params, Queue, Queues};
 use model::sched::{CpuSet, Decision, Key, Runstate};
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once, Pair};
@@ -20,8 +21,8 @@ use crate::domain::{Domain, Vcpu};
 static BOARD: Board = Board::new();
 static QUEUES: [Lock<place::RunQueue, Option<Box<Queue>>>; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
 
-/// The CPUs that have said where they are.
-static PRESENT: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
+/// The CPUs that an operator has taken offline.
+static OFFLINE: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
 
 /// Keys are given memory for this many at once.
 const CHUNK: usize = 64;
@@ -155,12 +156,91 @@ pub fn prepare_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
 /// This CPU is there to run virtual CPUs.
 pub fn add_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
     prepare_this_cpu(cx);
+    let location = Location::of_processor(features::leaf);
+    let location = Location { node: node_of(this_cpu()).unwrap_or(location.node), ..location };
     {
-        let (mut present, _) = cx.lock(&PRESENT);
-        present.insert(this_cpu());
-        BOARD.locate(this_cpu(), Location::of_processor(features::leaf));
+        // One CPU at a time says where it is.
+        let (_offline, _) = cx.lock(&OFFLINE);
+        BOARD.locate(this_cpu(), location);
     }
     credit::online(&mut Machine(cx), this_cpu(), time::now());
+}
+
+/// The NUMA node of a CPU, if the SRAT says it.
+fn node_of(cpu: CpuId) -> Option<u16> {
+    start::board().node_of(lapic::id_of(cpu))
+}
+
+fn all_cpus() -> impl Iterator<Item = CpuId> {
+    (0..smp::online()).map(CpuId)
+}
+
+/// The CPUs of a NUMA node; none if the SRAT names no such.
+pub fn node_cpus(node: u32) -> CpuSet {
+    let mut set = CpuSet::EMPTY;
+    all_cpus().filter(|&cpu| node_of(cpu).map(u32::from) == Some(node)).for_each(|cpu| set.insert(cpu));
+    set
+}
+
+/// The CPUs that run virtual CPUs, or will as soon as they have come up.
+pub fn usable_cpus<P: before::RunQueue>(cx: &mut Cx<P>) -> CpuSet {
+    let mut set = CpuSet::EMPTY;
+    all_cpus().for_each(|cpu| set.insert(cpu));
+    set.without(&cx.lock(&OFFLINE).0)
+}
+
+/// A CPU that was taken offline runs virtual CPUs again.
+pub fn online<P: before::RunQueue>(cx: &mut Cx<P>, cpu: CpuId) {
+    cx.lock(&OFFLINE).0.remove(cpu);
+    credit::online(&mut Machine(cx), cpu, time::now());
+}
+
+/// A CPU runs no virtual CPUs from now on; those that it has go elsewhere.
+///
+/// # Errors
+/// A virtual CPU that may run on no other that is online; then nothing has changed.
+pub fn offline<P: before::RunQueue>(cx: &mut Cx<P>, cpu: CpuId) -> Result<(), VcpuRef> {
+    let left = usable_cpus(cx).without(&CpuSet::only(cpu));
+    for key in (0..MAX_KEYS as u32).map(Key) {
+        let Some(vcpu) = lookup(cx, key) else { continue };
+        if affinity(cx, key).is_some_and(|(hard, _)| hard.and(&left).is_empty()) {
+            return Err(vcpu);
+        }
+    }
+    cx.lock(&OFFLINE).0.insert(cpu);
+    let mut from = Some(Key(0));
+    while let Some(key) = from {
+        from = credit::offline(&mut Machine(cx), cpu, key, time::now());
+    }
+    Ok(())
+}
+
+/// The parameters.
+pub fn params() -> Params {
+    BOARD.params()
+}
+
+/// Changes the parameters.
+///
+/// # Errors
+/// What is out of range; then nothing has changed.
+pub fn set_params(params: Params) -> Result<(), BadParams> {
+    BOARD.set_params(params)
+}
+
+/// Where it may run, and where it would rather.
+pub fn affinity<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<(CpuSet, CpuSet)> {
+    credit::affinity(&mut Machine(cx), key)
+}
+
+/// Changes where it may run, and where it would rather.
+pub fn set_affinity<P: before::RunQueue>(cx: &mut Cx<P>, key: Key, hard: CpuSet, soft: CpuSet) {
+    credit::set_affinity(&mut Machine(cx), key, hard, soft, time::now());
+}
+
+/// The account of its domain has another weight or cap.
+pub fn reweigh<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
+    credit::reweigh(&mut Machine(cx), key, time::now());
 }
 
 /// What this CPU does from now on.

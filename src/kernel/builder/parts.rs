@@ -1,5 +1,6 @@
 //! What every domain has, whatever its kind: its own pages, policies, virtual CPUs.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,6 +15,8 @@ use machine::mem::frames;
 use machine::virt::{Virt, Window};
 use model::addr::{Mfn, PAGE_SHIFT};
 use model::chip::lapic::{Config as LapicConfig, Lapic};
+use model::config::cpus::List;
+use model::config::scheduling::Scheduling;
 use model::config::xl::{DomainConfig, DomainKind};
 use model::evtchn::{Channels, NR_PORTS};
 use model::grant::{DEFAULT_MAX_FRAMES, GrantTable};
@@ -22,7 +25,7 @@ use model::policy::control::ControlPolicy;
 use model::policy::{self, CpuidPolicy, MsrHost, MsrPolicy, Offer, XenLeaves};
 use model::pvh::LOCAL_APIC;
 use model::sched::CpuSet;
-use model::sched::credit::{Account, WEIGHT_DEFAULT};
+use model::sched::credit::Account;
 use sync::place::Root;
 use sync::{Cx, Lock};
 
@@ -88,15 +91,27 @@ pub fn make_domain(
     grants.grow(first_grants.mfn()).map_err(|_| "no memory for the grant table")?;
     let shared = Shared::new(info, config.vcpus);
     let channels = Channels::new(id, config.vcpus, NR_PORTS - 1).map_err(|_| "too many virtual CPUs")?;
-    let account = Arc::new(Account::new(WEIGHT_DEFAULT, 0).expect("the default is in range"));
-    let mut vcpus = Vec::new();
+    let Scheduling { weight, cap, .. } = config.scheduling;
+    let account = Account::new(weight.into(), cap.into()).expect("a configuration has no weight of 0");
+    let account = Arc::new(account);
+    let mut vcpus: Vec<Arc<Vcpu>> = Vec::new();
     let apic_page = if pv.is_none() && hw::serves_apic_page() { Some(apic_page(&mut memory)?) } else { None };
-    for n in 0..config.vcpus {
-        let mut hw = make_hw(VcpuId(n), &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
-        if let Some(page) = apic_page {
-            hw.0.set_apic_access_page(page);
+    for id in (0..config.vcpus).map(VcpuId) {
+        let make = |cx: &mut Cx<'_, Root>| {
+            let affinity = affinity(cx, config, id)?;
+            let mut hw = make_hw(id, &memory, pv.as_ref()).ok_or(NO_VCPU_MEMORY)?;
+            if let Some(page) = apic_page {
+                hw.0.set_apic_access_page(page);
+            }
+            make_vcpu(cx, id, hw, (&account, affinity), &cpuid, &msrs)
+        };
+        match make(cx) {
+            Ok(vcpu) => vcpus.push(Arc::new(vcpu)),
+            Err(why) => {
+                vcpus.iter().for_each(|vcpu| sched::release(cx, vcpu.key));
+                return Err(why);
+            }
         }
-        vcpus.push(Arc::new(make_vcpu(cx, VcpuId(n), hw, &account, &cpuid, &msrs)?));
     }
     let domain = Arc::new(Domain {
         id,
@@ -150,11 +165,21 @@ fn make_hw(id: VcpuId, memory: &Memory, pv: Option<&PvDomain>) -> Option<(HwVcpu
     Some((hw, regs))
 }
 
+/// Where a virtual CPU may run, and where it would rather.
+fn affinity(cx: &mut Cx<'_, Root>, config: &DomainConfig, id: VcpuId) -> Result<(CpuSet, CpuSet), String> {
+    let (hard, soft) = (config.scheduling.hard.of(id), config.scheduling.soft.of(id));
+    let usable = sched::usable_cpus(cx);
+    if hard.and(&usable).is_empty() {
+        return Err(format!("cpus: {id} may run on {} only, and of CPUs there are {}", List(hard), List(usable)));
+    }
+    Ok((hard, soft))
+}
+
 fn make_vcpu(
     cx: &mut Cx<'_, Root>,
     id: VcpuId,
     (mut hw, regs): (HwVcpu, RegsPage),
-    account: &Arc<Account>,
+    (account, affinity): (&Arc<Account>, (CpuSet, CpuSet)),
     cpuid: &CpuidPolicy,
     msrs: &MsrPolicy,
 ) -> Result<Vcpu, String> {
@@ -181,7 +206,7 @@ fn make_vcpu(
         last_exit: None,
         hypercalls: Default::default(),
     };
-    let key = sched::reserve(cx, account.clone(), (CpuSet::ALL, CpuSet::ALL)).ok_or(NO_VCPU_MEMORY)?;
+    let key = sched::reserve(cx, account.clone(), affinity).ok_or(NO_VCPU_MEMORY)?;
     let state = VcpuState {
         lapic,
         start: None,

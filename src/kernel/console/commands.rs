@@ -155,7 +155,7 @@ fn pin<P: before::DomainList>(
 ) -> Result<(), String> {
     let domain = find(cx, who)?;
     let vcpus = vcpus(&domain, vcpu)?;
-    let online = sched::online_cpus();
+    let online = sched::usable_cpus(cx);
     if let Some(set) = [hard, soft].into_iter().flatten().find(|set| set.and(&online).is_empty()) {
         return Err(format!("of {} no CPU is online; online are {}", List(set), List(online)));
     }
@@ -179,15 +179,20 @@ fn set_online<P: before::DomainList>(cx: &mut Cx<P>, cpu: CpuId, is_on: bool) ->
     if cpu.0 >= count {
         return Err(format!("there is no {cpu}; CPUs have numbers from 0 to {}", count - 1));
     }
-    if sched::online_cpus().contains(cpu) == is_on {
+    if sched::usable_cpus(cx).contains(cpu) == is_on {
         return Err(format!("{cpu} is {} already", if is_on { "online" } else { "offline" }));
     }
-    let done = match (is_on, cpu) {
+    match (is_on, cpu) {
         (true, _) => sched::online(cx, cpu),
         (false, CpuId(0)) => return Err(format!("{cpu} stays online, as it serves the console; name another")),
-        (false, _) => sched::offline(cx, cpu),
-    };
-    done.map_err(|why| format!("{cpu}: {why}"))?;
-    log::info!("  online: {}", List(sched::online_cpus()));
+        (false, _) => sched::offline(cx, cpu).map_err(|only| {
+            let (id, vcpu) = (only.domain.id, only.id);
+            format!(
+                "{cpu} stays online, as {id} {vcpu} may run nowhere else; let it by vcpu-pin {} {} all",
+                id.0, vcpu.0
+            )
+        })?,
+    }
+    log::info!("  online: {}", List(sched::usable_cpus(cx)));
     Ok(())
 }

@@ -68,8 +68,17 @@ fn figures() -> ExitCode {
 /// The boots of `make test`, the quick ones first.
 fn boots() -> Vec<Case> {
     let combinations = linux::covering().iter().map(linux::Combination::case).collect();
-    [guests::cases(), pv::cases(), bad::cases(), spec_ctrl::cases(), sched::cases(), linux::lives(), linux_pv::cases(), combinations]
-        .concat()
+    [
+        guests::cases(),
+        pv::cases(),
+        bad::cases(),
+        spec_ctrl::cases(),
+        sched::cases(),
+        linux::lives(),
+        linux_pv::cases(),
+        combinations,
+    ]
+    .concat()
 }
 
 fn picked(cases: Vec<Case>, words: &[String]) -> Vec<Case> {

@@ -5,6 +5,7 @@
 
 use crate::bed::Bed;
 use crate::case::{Case, Verdict};
+use crate::expect::Step;
 use crate::words::{self, Speaker};
 
 /// The guests' image.
@@ -111,7 +112,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn on(bed: Bed) -> Vec<Case> {
-    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed)]
+    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed), console(bed), bad_cpus(bed)]
 }
 
 /// 1:2:4 of two CPUs, with two virtual CPUs each where the share is above half a CPU.
@@ -139,7 +140,13 @@ fn caps(bed: Bed) -> Case {
 /// One that wakes each millisecond beside four busy ones.
 fn wakes(bed: Bed) -> Case {
     let mut guests: Vec<_> = ["a", "b", "c", "d"].map(|name| taker(name, "pvh", 1, "")).into();
-    guests.push(Guest { name: "ticker", kind: "pv", asked: "ticker period=1000".into(), vcpus: 1, more: String::new() });
+    guests.push(Guest {
+        name: "ticker",
+        kind: "pv",
+        asked: "ticker period=1000".into(),
+        vcpus: 1,
+        more: String::new(),
+    });
     case("wakes", bed, guests, 10, |log| lateness(log, "ticker", 1100))
 }
 
@@ -152,10 +159,17 @@ fn crowd(bed: Bed) -> Case {
 /// One that works and one that wakes, among those that do one thing as often as they can.
 fn pests(bed: Bed) -> Case {
     const KINDS: [&str; 7] = ["yield", "poll", "timer", "send", "exit", "bad", "sleep"];
-    let pest = |kind| Guest { name: kind, kind: "pvh", asked: format!("pest kind={kind}"), vcpus: 1, more: String::new() };
+    let pest =
+        |kind| Guest { name: kind, kind: "pvh", asked: format!("pest kind={kind}"), vcpus: 1, more: String::new() };
     let mut guests: Vec<_> = KINDS.map(pest).into();
     guests.push(taker("worker", "pvh", 1, ""));
-    guests.push(Guest { name: "ticker", kind: "pv", asked: "ticker period=5000".into(), vcpus: 1, more: String::new() });
+    guests.push(Guest {
+        name: "ticker",
+        kind: "pv",
+        asked: "ticker period=5000".into(),
+        vcpus: 1,
+        more: String::new(),
+    });
     case("pests", bed, guests, 10, |log| {
         // Two CPUs among eight that would have all of them; who sleeps or yields leaves more.
         let ran = shares(log, &["worker"])?[0][0] as f64;
@@ -163,4 +177,60 @@ fn pests(bed: Bed) -> Case {
         let worker = format!("the worker ran {ran:.0} us, at least {least:.0}");
         all([if ran >= least { Ok(worker) } else { Err(worker) }, lateness(log, "ticker", 2100)])
     })
+}
+
+/// Commands at the console while the guests work: those that change something, and those that are refused.
+fn console(bed: Bed) -> Case {
+    let guests = vec![
+        taker("a", "pvh", 2, ""),
+        taker("b", "pv", 1, ""),
+        Guest { name: "ticker", kind: "pv", asked: "ticker period=5000".into(), vcpus: 1, more: String::new() },
+    ];
+    let see = |text: &str| Step::See(Some(Speaker::Host), text.into());
+    let mut steps = vec![see(&words::input_to("a"))];
+    for next in [words::input_to("b"), words::input_to("ticker"), words::INPUT_TO_HOST.into()] {
+        steps.extend([Step::Type("\x01\x01\x01".into()), see(&next)]);
+    }
+    let commands = [
+        ("sched-credit -d a -w 512", "d1 (a): weight 512, cap 0"),
+        ("sched-credit -d a -w 0", "error: "),
+        ("sched-credit -d a -w 65536", "error: "),
+        ("sched-credit -d nobody -w 1", "error: there is no domain \"nobody\""),
+        ("sched-credit -s -t 1001", "error: "),
+        ("sched-credit -s -t 5 -r 500", "tslice_ms 5, ratelimit_us 500"),
+        ("cpu-offline 0", "error: cpu0 stays online"),
+        ("cpu-offline 2", "error: there is no cpu2"),
+        ("vcpu-pin b 0 1", "hard 1, soft"),
+        ("cpu-offline 1", "error: cpu1 stays online, as d2 v0 may run nowhere else"),
+        ("vcpu-pin b 0 all", "hard all, soft"),
+        ("vcpu-pin b 0 7", "error: of 7 no CPU is online"),
+        ("vcpu-pin b 9 0", "error: d2 has no v9"),
+        ("cpu-offline 1", "online: 0"),
+        ("cpu-offline 1", "error: cpu1 is offline already"),
+        ("vcpu-pin a all 1", "error: of 1 no CPU is online"),
+        ("cpu-online 1", "online: 0-1"),
+        ("cpu-offline 1", "online: 0"),
+        ("cpu-online 1", "online: 0-1"),
+        ("sched-credit -d 1 -w 256 -c 40", "d1 (a): weight 256, cap 40"),
+        ("vcpu-list", "(ticker) v0: "),
+        ("nonsense", "error: "),
+    ];
+    for (command, answer) in commands {
+        steps.extend([Step::Type(format!(":{command}\r")), see(answer)]);
+    }
+    let verdict: Verdict = |log| {
+        let seen = shares(log, &["a", "b"])?;
+        Ok(format!("ran us and thousands of loops: {seen:?}"))
+    };
+    case("console", bed, guests, 20, verdict).track(steps).allow("error: ")
+}
+
+/// A domain that may run on CPUs alone which are not there.
+fn bad_cpus(bed: Bed) -> Case {
+    let guests = vec![taker("good", "pvh", 1, "cpus = \"1\"\ncpus_soft = \"0\"")];
+    let config = "name = \"bad\"\ntype = \"pvh\"\nkernel = \"guest\"\nmemory = 32\ncpus = \"5-7\"\n";
+    case("bad-cpus", bed, guests, 1, |_| Ok(String::from("refused")))
+        .text("bad.cfg", config)
+        .host_says(&[&words::refused("bad", "cpus: v0 may run on 5-7 only, and of CPUs there are 0-1")])
+        .allow("error: ")
 }

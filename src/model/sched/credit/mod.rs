@@ -267,6 +267,14 @@ pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     }
 }
 
+/// Where it may run, and where it would rather.
+pub fn affinity<Q: Queues>(queues: &mut Q, key: Key) -> Option<(CpuSet, CpuSet)> {
+    at_home(queues, key, |queue| {
+        let unit = queue.units.of(key);
+        (unit.hard, unit.soft)
+    })
+}
+
 /// Its time account.
 pub fn runstate<Q: Queues>(queues: &mut Q, key: Key) -> Option<Runstate> {
     at_home(queues, key, |queue| queue.runstate(key))?
