@@ -6,8 +6,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use machine::percpu::{MAX_CPUS, this_cpu};
-use machine::{cpu, irq, smp};
+use machine::{cpu, smp};
 use model::ids::CpuId;
+
+use crate::cpus;
 
 /// How often all CPUs were asked.
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -17,9 +19,9 @@ static DONE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 /// Returns when every CPU has written its caches back. Holds no lock.
 pub fn write_back_everywhere() {
     let number = ASKED.fetch_add(1, Ordering::SeqCst) + 1;
-    let cpus = || (0..smp::online()).map(CpuId);
-    cpus().filter(|&cpu| cpu != this_cpu()).for_each(irq::kick);
-    for cpu in cpus() {
+    let all = || (0..smp::online()).map(CpuId);
+    all().filter(|&cpu| cpu != this_cpu()).for_each(cpus::kick);
+    for cpu in all() {
         // Acquire: pairs with the release in `serve`.
         while DONE[cpu.0 as usize].load(Ordering::Acquire) < number {
             serve();

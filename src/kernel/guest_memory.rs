@@ -17,6 +17,7 @@ use sync::Cx;
 use sync::place::before;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::cpus::Visits;
 use crate::domain::{Context, Domain, flush};
 use crate::run::Running;
 
@@ -71,7 +72,7 @@ pub fn walk<P: before::P2m>(
 /// As long as it lives, this CPU may use the guest's memory by the guest's own addresses, as it has them mapped now: a PV
 /// guest's page tables are in use while its virtual CPU runs. Meanwhile the CPU counts as being in the guest, so that no
 /// frame becomes a page table under a translation that lets it be written.
-pub struct Window(flush::Visits);
+pub struct Window(Visits);
 
 impl Window {
     /// Begins it.

@@ -9,6 +9,7 @@ pub mod boot;
 mod builder;
 mod caches;
 mod console;
+mod cpus;
 mod domain;
 mod events;
 mod guest_memory;

@@ -13,6 +13,7 @@ use model::sched::Decision;
 use sync::Cx;
 use sync::place::Root;
 
+use crate::cpus::{self, Visits};
 use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::sched::VcpuRef;
@@ -50,14 +51,14 @@ pub struct Running {
 #[derive(Clone, Copy)]
 pub struct Here {
     /// How often it was in a guest.
-    pub visits: flush::Visits,
+    pub visits: Visits,
     /// What has happened to it.
     pub pending: irq::Pending,
 }
 
 impl Here {
     fn new() -> Self {
-        Self { visits: flush::Visits::here(), pending: irq::Pending::here() }
+        Self { visits: Visits::here(), pending: irq::Pending::here() }
     }
 }
 
@@ -123,21 +124,20 @@ pub fn main_loop() -> ! {
             stretch::at(What::LongWork);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
             time::arm(&mut cx, [until_ns, step, console::next_look()].into_iter().flatten().min());
-            next = Next::Enter;
         }
         if let Some(run) = &mut running {
             next = step(&mut cx, run);
-        } else if !irq::is_pending() {
+        } else {
             stretch::end();
-            cpu::wait_for_interrupt();
+            cpus::sleep();
             next = Next::Schedule;
         }
     }
 }
 
-/// What interrupts have noted. A timer of the virtual CPU that runs is nothing to the scheduler.
+/// What interrupts have noted. Timers and the console are nothing to the scheduler unless they kick this CPU.
 fn serve(cx: &mut Cx<'_, Root>, what: u32) -> Next {
-    let mut next = if what == pending::TIMER { Next::Enter } else { Next::Schedule };
+    let mut next = if what & pending::KICK == 0 { Next::Enter } else { Next::Schedule };
     if what & pending::TIMER != 0 {
         loop {
             match time::pop_due(cx) {
@@ -174,15 +174,28 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if run.is_pv() { pv::stay::step(cx, run) } else { hvm::step(cx, run) }
 }
 
-/// This CPU enters the guest, or copies on its behalf, with translations that are of its memory as it is.
+/// This CPU enters the guest, with translations that are of its memory as it is. Says whether it does: not if something has been
+/// noted for it meanwhile.
 #[inline(always)]
-pub fn begin_stay(run: &mut Running) {
+pub fn begin_stay(run: &mut Running) -> bool {
     run.here.visits.entering();
+    // Who notes something later sees this CPU in the guest, and interrupts it.
+    if run.here.pending.is_some() {
+        run.here.visits.left();
+        return false;
+    }
     // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
     let epoch = flush::epoch(&run.domain);
     if run.context.tlb_epoch.replace(epoch) != epoch {
         run.context.hw.flush();
     }
+    true
+}
+
+/// Whether this CPU has to look at what is noted for it, beyond what there is for the virtual CPU that runs.
+#[inline(always)]
+pub fn is_wanted(run: &Running) -> bool {
+    run.here.pending.is_some() && !run.here.pending.was_a_look()
 }
 
 /// Makes this CPU have what the scheduler decided. `last` is the domain whose virtual CPU it had last.

@@ -9,13 +9,14 @@ use alloc::vec::Vec;
 use machine::cpu::features;
 use machine::irq::lapic;
 use machine::percpu::{MAX_CPUS, this_cpu};
-use machine::{irq, smp, start, time};
+use machine::{smp, start, time};
 use model::ids::{CpuId, VcpuId};
 use model::sched::credit::{self, Account, AddError, BadParams, Board, Location, MAX_KEYS, Params, Queue, Queues};
 use model::sched::{CpuSet, Decision, Key, Runstate};
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once, Pair};
 
+use crate::cpus;
 use crate::domain::{Domain, Vcpu};
 
 static BOARD: Board = Board::new();
@@ -79,7 +80,7 @@ impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
     }
 
     fn kick(&mut self, cpu: CpuId) {
-        irq::kick(cpu);
+        cpus::kick(cpu);
     }
 }
 
@@ -259,7 +260,7 @@ pub fn wake<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     if let Some(cpu) = credit::wake(&mut Machine(cx), key, time::now)
         && cpu != this_cpu()
     {
-        irq::kick(cpu);
+        cpus::poke(cpu);
     }
 }
 

@@ -13,38 +13,12 @@ use sync::Cx;
 use sync::place::before;
 
 use super::{Domain, Vcpu, memory::Dropped};
+use crate::cpus::Visits;
 use crate::run::Running;
 use crate::sched;
 
-/// For each CPU a number that is odd while the CPU is in a guest, and goes up at each entry and exit.
-static VISITS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-
 /// Goes up when all CPUs have to forget what they know of all domains.
 static EVERYWHERE: AtomicU64 = AtomicU64::new(0);
-
-/// This CPU's number of visits, so that it need not be looked for each time.
-#[derive(Clone, Copy)]
-pub struct Visits(&'static AtomicU64);
-
-impl Visits {
-    /// Those of the CPU that executes this.
-    pub fn here() -> Self {
-        Self(&VISITS[this_cpu().0 as usize])
-    }
-
-    /// This CPU is about to enter a guest: what is read after this is read after other CPUs could see it.
-    #[inline]
-    pub fn entering(self) {
-        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        fence(Ordering::SeqCst); // pairs with the one in `begin`
-    }
-
-    /// This CPU has left the guest, or did not enter after all.
-    #[inline]
-    pub fn left(self) {
-        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-}
 
 /// A number that is another when translations of the domain have to be forgotten before they are used.
 #[inline]
@@ -109,11 +83,10 @@ fn wait_for(cpu: CpuId) {
     if cpu == this_cpu() {
         return;
     }
-    let visits = &VISITS[cpu.0 as usize];
-    let seen = visits.load(Ordering::Acquire);
-    if seen % 2 == 1 {
-        irq::kick(cpu);
-        while visits.load(Ordering::Acquire) == seen {
+    let visits = Visits::of(cpu);
+    if let Some(visit) = visits.current() {
+        irq::interrupt(cpu);
+        while visits.current() == Some(visit) {
             cpu::relax();
         }
     }

@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering;
 use machine::cpu;
 use machine::virt::Virt;
 use model::addr::GuestPhys;
-use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Lapic, Message, Mode, Now, Wakeup, lowest_priority};
+use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Lapic, Mode, Now, Wakeup, lowest_priority};
 use model::ids::VcpuId;
-use model::policy::Managed;
+use model::policy::{CpuidPolicy, Managed};
 use model::pvh::LOCAL_APIC;
 use sync::Cx;
 use sync::place::{Root, before};
@@ -20,10 +20,16 @@ use crate::run::Running;
 use crate::time::Kind;
 use crate::{sched, time};
 
-/// Offsets in the register page: task priority, and the two halves of the interrupt command.
+/// Offsets in the register page: task priority, end of interrupt, the two halves of the interrupt command, and x2APIC's
+/// interrupt to oneself.
 const TPR: u16 = 0x80;
+const EOI: u16 = 0xb0;
 const ICR: u16 = 0x300;
 const ICR_HIGH: u16 = 0x310;
+const SELF_IPI: u16 = 0x3f0;
+
+/// What is kept of the lower half of an interrupt command: all but the delivery status and what is reserved.
+const ICR_KEPT: u32 = 0xc_cfff;
 
 fn now(run: &Running) -> Now {
     Now { ns: time::now(), tsc: cpu::rdtsc().wrapping_add(run.context.tsc_offset) }
@@ -46,7 +52,7 @@ pub fn write_page(cx: &mut Cx<'_, Root>, run: &mut Running, offset: u16, len: us
     let now = now(run);
     sync_cr8(cx, run);
     let effect = cx.lock(&run.vcpu().state).0.lapic.write(offset, len.min(8) as u8, value, now);
-    after(cx, run, effect);
+    after(cx, run, effect, offset);
 }
 
 /// Reads an MSR of the local APIC.
@@ -67,6 +73,7 @@ pub fn read_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed) -> Resu
 pub fn write_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed, value: u64) -> Result<(), Fault> {
     let now = now(run);
     sync_cr8(cx, run);
+    let mut offset = 0;
     let effect = {
         let (mut state, _) = cx.lock(&run.vcpu().state);
         match what {
@@ -79,11 +86,14 @@ pub fn write_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed, value:
                 run.vcpu().apic_is_on.store(state.lapic.mode() != Mode::Disabled, Ordering::Relaxed);
                 Effect::None
             }
-            Managed::X2apic(register) => state.lapic.write_msr(0x800 + register, value, now).map_err(|_| Fault)?,
+            Managed::X2apic(register) => {
+                offset = (register << 4) as u16;
+                state.lapic.write_msr(0x800 + register, value, now).map_err(|_| Fault)?
+            }
             _ => return Err(Fault),
         }
     };
-    after(cx, run, effect);
+    after(cx, run, effect, offset);
     Ok(())
 }
 
@@ -95,7 +105,7 @@ pub fn cr8(cx: &mut Cx<'_, Root>, run: &Running) -> u64 {
 /// Sets CR8 of a guest whose accesses exit.
 pub fn set_cr8(cx: &mut Cx<'_, Root>, run: &mut Running, value: u64) -> Result<(), Fault> {
     cx.lock(&run.vcpu().state).0.lapic.set_cr8(value).map_err(|_| Fault)?;
-    after(cx, run, Effect::None);
+    after(cx, run, Effect::None, TPR);
     Ok(())
 }
 
@@ -112,13 +122,26 @@ pub fn sync_cr8(cx: &mut Cx<'_, Root>, run: &Running) {
 
 /// The guest has written a register by the page that its processor serves.
 pub fn written(cx: &mut Cx<'_, Root>, run: &mut Running, offset: u16) {
-    let value = u64::from(run.context.hw.apic_register(offset));
+    let value = run.context.hw.apic_register(offset);
     if offset == ICR {
-        // Where it goes was written before, which does not exit (SDM 3C 29.4.3.2).
-        let destination = u64::from(run.context.hw.apic_register(ICR_HIGH));
-        write_page(cx, run, ICR_HIGH, 4, destination);
+        return command(cx, run, value);
     }
-    write_page(cx, run, offset, 4, value);
+    write_page(cx, run, offset, 4, u64::from(value));
+}
+
+/// The guest has written an interrupt command there. Where it goes was written before, which does not exit (SDM 3C 29.4.3.2).
+fn command(cx: &mut Cx<'_, Root>, run: &mut Running, low: u32) {
+    let high = run.context.hw.apic_register(ICR_HIGH);
+    let now = Now { ns: 0, tsc: 0 }; // of which the command makes nothing
+    let effect = {
+        let (mut state, _) = cx.lock(&run.vcpu().state);
+        let _ = state.lapic.write(ICR_HIGH, 4, u64::from(high), now);
+        state.lapic.write(ICR, 4, u64::from(low), now)
+    };
+    if low & !ICR_KEPT != 0 {
+        run.context.hw.set_apic_register(ICR, low & ICR_KEPT);
+    }
+    after(cx, run, effect, ICR);
 }
 
 /// As [`show`], for a virtual CPU that starts.
@@ -137,8 +160,18 @@ pub fn show(context: &mut Context, lapic: &Lapic) {
     }
 }
 
-/// What follows an access: messages to others, the timer, and a look at what is pending.
-fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect) {
+/// What follows a write of the register at `offset`: messages, the timer, and a look at what is pending.
+fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect, offset: u16) {
+    if let Effect::Ipi(ipi) = effect {
+        send(cx, &run.domain, CpuidPolicy::apic_id(run.id), &ipi);
+    }
+    if matches!(offset, ICR | ICR_HIGH | SELF_IPI) {
+        // It changes nothing else; one to itself has arrived already.
+        if effect == Effect::None {
+            run.vcpu().note(attention::APIC);
+        }
+        return;
+    }
     if run.context.hw.cr8().is_some() {
         let (cr8, threshold) = {
             let (state, _) = cx.lock(&run.vcpu().state);
@@ -146,11 +179,8 @@ fn after(cx: &mut Cx<'_, Root>, run: &mut Running, effect: Effect) {
         };
         run.context.hw.set_cr8(cr8, threshold);
     }
-    if let Effect::Ipi(ipi) = effect {
-        send(cx, run, &ipi);
-    }
     let (vcpu, context) = run.parts();
-    {
+    if offset != EOI {
         let (mut state, mut cx) = cx.lock(&vcpu.state);
         arm(&mut cx, vcpu, &mut state, context.tsc_offset);
         show(context, &state.lapic);
@@ -185,39 +215,50 @@ pub fn expired(cx: &mut Cx<'_, Root>, vcpu: &Vcpu, tsc_offset: u64) {
 }
 
 /// Routes an interprocessor interrupt.
-fn send(cx: &mut Cx<'_, Root>, run: &mut Running, ipi: &Ipi) {
-    let domain = run.domain.clone();
-    let sender = cx.lock(&run.vcpu().state).0.lapic.id();
-    let mut targets: Vec<VcpuId> = Vec::new();
-    for vcpu in &domain.vcpus {
-        if ipi.reaches(sender, &cx.lock(&vcpu.state).0.lapic) {
-            targets.push(vcpu.id);
-        }
-    }
+fn send(cx: &mut Cx<'_, Root>, domain: &Domain, sender: u32, ipi: &Ipi) {
     if ipi.message.mode == DeliveryMode::LOWEST_PRIORITY {
-        targets = chosen(cx, &domain, &targets).into_iter().collect();
+        if let Some(vcpu) = chosen(cx, domain, sender, ipi).and_then(|id| domain.vcpu(id)) {
+            offer(cx, domain, vcpu, sender, ipi);
+        }
+        return;
     }
-    for id in targets {
-        deliver(cx, &domain, &domain.vcpus[id.0 as usize], ipi.message);
+    // The commonest: to one, by its id.
+    let one = ipi.single().map(|id| VcpuId(id / CpuidPolicy::apic_id(VcpuId(1)))).and_then(|id| domain.vcpu(id));
+    if one.is_some_and(|vcpu| offer(cx, domain, vcpu, sender, ipi)) {
+        return;
+    }
+    for vcpu in &domain.vcpus {
+        offer(cx, domain, vcpu, sender, ipi);
     }
 }
 
 /// Which of the targets of a lowest-priority message gets it.
-fn chosen(cx: &mut Cx<'_, Root>, domain: &Domain, targets: &[VcpuId]) -> Option<VcpuId> {
-    let lapics: Vec<_> =
-        targets.iter().map(|&id| (id, cx.lock(&domain.vcpus[id.0 as usize].state).0.lapic.clone())).collect();
-    lowest_priority(lapics.iter().map(|(id, lapic)| (*id, lapic)))
+fn chosen(cx: &mut Cx<'_, Root>, domain: &Domain, sender: u32, ipi: &Ipi) -> Option<VcpuId> {
+    let lapics: Vec<_> = domain.vcpus.iter().map(|vcpu| (vcpu.id, cx.lock(&vcpu.state).0.lapic.clone())).collect();
+    lowest_priority(lapics.iter().filter(|(_, lapic)| ipi.reaches(sender, lapic)).map(|(id, lapic)| (*id, lapic)))
 }
 
-/// Hands a message to a virtual CPU.
-fn deliver(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu, message: Message) {
-    let wakeup = cx.lock(&vcpu.state).0.lapic.deliver(message);
+/// Hands a message to a virtual CPU, if it is for it. Says whether it is.
+fn offer(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu, sender: u32, ipi: &Ipi) -> bool {
+    let wakeup = {
+        let (mut state, _) = cx.lock(&vcpu.state);
+        if !ipi.reaches(sender, &state.lapic) {
+            return false;
+        }
+        state.lapic.deliver(ipi.message)
+    };
     match wakeup {
-        Wakeup::None | Wakeup::ExtInt => return, // there is no PIC
-        Wakeup::Interrupt => vcpu.note(attention::APIC),
-        Wakeup::Nmi => vcpu.note(attention::NMI),
-        Wakeup::Init => return startup::init(cx, domain, vcpu),
-        Wakeup::Startup(page) => return startup::startup(cx, domain, vcpu, page),
+        Wakeup::None | Wakeup::ExtInt => {} // there is no PIC
+        Wakeup::Interrupt => {
+            vcpu.note(attention::APIC);
+            sched::wake(cx, vcpu.key);
+        }
+        Wakeup::Nmi => {
+            vcpu.note(attention::NMI);
+            sched::wake(cx, vcpu.key);
+        }
+        Wakeup::Init => startup::init(cx, domain, vcpu),
+        Wakeup::Startup(page) => startup::startup(cx, domain, vcpu, page),
     }
-    sched::wake(cx, vcpu.key);
+    true
 }

@@ -14,7 +14,7 @@ use machine::virt::Virt;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::run::{Next, Running, begin_stay};
+use crate::run::{Next, Running, begin_stay, is_wanted};
 use crate::stretch;
 
 /// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
@@ -24,7 +24,12 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         if events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;
         }
-        begin_stay(run);
+        if !begin_stay(run) {
+            if is_wanted(run) {
+                return Next::Enter;
+            }
+            continue;
+        }
         stretch::end();
         let exit = run.context.hw.run(&mut run.context.regs);
         stretch::begin();
@@ -32,7 +37,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         let next = exit::handle(cx, run, exit);
         stretch::end();
         stretch::begin();
-        if next == Next::Schedule || run.here.pending.is_some() {
+        if next == Next::Schedule || is_wanted(run) {
             return next;
         }
     }

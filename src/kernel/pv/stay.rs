@@ -36,7 +36,7 @@ use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
 use crate::domain::{Context, Remembered};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
-use crate::run::{Next, Running, begin_stay};
+use crate::run::{Next, Running, begin_stay, is_wanted};
 use crate::{sched, stretch};
 
 /// What follows when the guest has left.
@@ -59,11 +59,16 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         if events::prepare(cx, run) == Next::Schedule {
             return Next::Schedule;
         }
-        begin_stay(run);
+        if !begin_stay(run) {
+            if is_wanted(run) {
+                return Next::Enter;
+            }
+            continue;
+        }
         let next = stay(cx, run);
         stretch::end();
         stretch::begin();
-        if next == Next::Schedule || run.here.pending.is_some() {
+        if next == Next::Schedule || is_wanted(run) {
             return next;
         }
     }

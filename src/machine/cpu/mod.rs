@@ -3,6 +3,7 @@
 pub mod descriptors;
 pub mod extended;
 pub mod features;
+pub mod idle;
 pub mod msr;
 pub mod speculation;
 mod stubs;

@@ -11,16 +11,15 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use model::ids::CpuId;
 
+use crate::cpu::idle;
 use crate::percpu::{MAX_CPUS, this_cpu};
 
 /// The local APIC's timer.
 pub const TIMER: u8 = 0xf0;
-/// Another CPU wants this one to leave the guest, or to wake.
-pub const KICK: u8 = 0xf1;
+/// A CPU is to leave the guest, or to wake, and no more.
+pub const NUDGE: u8 = 0xf1;
 /// The serial port has a byte, or is empty.
 pub const SERIAL: u8 = 0xf2;
-/// This CPU wants an exit from the guest, and no more.
-const NUDGE: u8 = 0xf3;
 /// The local APIC's spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -28,18 +27,24 @@ pub const SPURIOUS: u8 = 0xff;
 pub mod pending {
     /// A deadline has passed.
     pub const TIMER: u32 = 1 << 0;
-    /// Another CPU kicked this one.
+    /// The scheduler is to be asked.
     pub const KICK: u32 = 1 << 1;
     /// The console's port is to be served, or a domain's console.
     pub const CONSOLE: u32 = 1 << 2;
+    /// There is something for the virtual CPU that runs.
+    pub const LOOK: u32 = 1 << 3;
 }
 
-static PENDING: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+/// Of one CPU; in a cache line of its own, which a CPU may watch while it sleeps.
+#[repr(align(64))]
+struct Word(AtomicU32);
+
+static PENDING: [Word; MAX_CPUS] = [const { Word(AtomicU32::new(0)) }; MAX_CPUS];
 
 /// What has happened to this CPU since the last call.
 #[inline]
 pub fn take_pending() -> u32 {
-    let word = &PENDING[this_cpu().0 as usize];
+    let word = &PENDING[this_cpu().0 as usize].0;
     if word.load(Ordering::Relaxed) == 0 {
         return 0;
     }
@@ -49,7 +54,7 @@ pub fn take_pending() -> u32 {
 /// Whether [`take_pending`] would give something.
 #[inline]
 pub fn is_pending() -> bool {
-    PENDING[this_cpu().0 as usize].load(Ordering::Relaxed) != 0
+    Pending::here().is_some()
 }
 
 /// What has happened to one CPU, so that it need not be looked for each time.
@@ -59,7 +64,7 @@ pub struct Pending(&'static AtomicU32);
 impl Pending {
     /// That of the CPU that executes this.
     pub fn here() -> Self {
-        Self(&PENDING[this_cpu().0 as usize])
+        Self(&PENDING[this_cpu().0 as usize].0)
     }
 
     /// As [`is_pending`] on that CPU.
@@ -67,19 +72,27 @@ impl Pending {
     pub fn is_some(self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
+
+    /// Whether there is nothing but [`pending::LOOK`], which is taken back.
+    #[cold]
+    pub fn was_a_look(self) -> bool {
+        self.0.fetch_and(!pending::LOOK, Ordering::Acquire) & !pending::LOOK == 0 // pairs with `note`
+    }
 }
 
 /// Notes something for a CPU without interrupting it.
 pub fn note(cpu: CpuId, what: u32) {
-    PENDING[cpu.0 as usize].fetch_or(what, Ordering::Release); // pairs with `take_pending`
+    PENDING[cpu.0 as usize].0.fetch_or(what, Ordering::Release); // pairs with `take_pending`
 }
 
-/// Notes a kick for a CPU and interrupts it.
-pub fn kick(cpu: CpuId) {
-    note(cpu, pending::KICK);
-    if cpu != this_cpu() {
-        lapic::send(cpu, KICK);
-    }
+/// Interrupts another CPU, which then looks at what is noted for it.
+pub fn interrupt(cpu: CpuId) {
+    lapic::send(cpu, NUDGE);
+}
+
+/// Sleeps until something is noted for this CPU, or an interrupt has been taken.
+pub fn wait() {
+    idle::wait_for(&PENDING[this_cpu().0 as usize].0);
 }
 
 /// Has this CPU, whose interrupts are masked, leave the guest at once when it enters.
@@ -91,7 +104,6 @@ pub fn nudge() {
 pub fn dispatch(vector: u8) {
     let what = match vector {
         TIMER => pending::TIMER,
-        KICK => pending::KICK,
         SERIAL => pending::CONSOLE,
         SPURIOUS => return,
         NUDGE => 0,

@@ -100,8 +100,8 @@ pub struct Vcpu {
     /// How it is entered, the VMCS's launch state included. Cleared with the VMCS.
     how: entry::How,
     loaded_on: Option<CpuId>,
-    /// The host's descriptor tables while loaded.
-    tables: Option<host::Tables>,
+    /// The CPU whose state an exit brings back, by the VMCS, and its descriptor tables.
+    host: Option<(CpuId, host::Tables)>,
     by_hand: host::ByHand,
     /// What the VMCS has as the host's stack pointer.
     host_rsp: u64,
@@ -145,7 +145,7 @@ impl Vcpu {
             is_set_up: false,
             how: entry::How::new(),
             loaded_on: None,
-            tables: None,
+            host: None,
             by_hand: host::ByHand::new(&features),
             host_rsp: 0,
             seen: entry::Seen::default(),

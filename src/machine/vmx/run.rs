@@ -56,9 +56,12 @@ impl Vcpu {
             self.set_up();
         }
         self.tag.load(&self.features, self.eptp);
-        let tables = Tables::read();
-        host::write_state(&tables);
-        self.tables = Some(tables);
+        // A CPU's own state is the same each time, and the VMCS keeps it.
+        if self.host.as_ref().is_none_or(|(cpu, _)| *cpu != this_cpu()) {
+            let tables = Tables::read();
+            host::write_state(&tables);
+            self.host = Some((this_cpu(), tables));
+        }
     }
 
     /// [`crate::virt::Virt::unload`].
@@ -67,7 +70,7 @@ impl Vcpu {
         self.by_hand.unload();
         // SAFETY: the region is owned, and this CPU is in VMX operation, as it was when it was loaded.
         unsafe { vmcs::clear(self.vmcs.addr()) }
-        if let Some(tables) = self.tables.take() {
+        if let Some((_, tables)) = &self.host {
             tables.restore();
         }
         self.loaded_on = None;

@@ -68,7 +68,7 @@ impl Runstate {
             return;
         }
         let now_ns = now_ns.max(self.entered_ns);
-        self.times_ns = self.times_at(now_ns);
+        self.times_ns[self.state as usize] += now_ns - self.entered_ns;
         self.state = state;
         self.entered_ns = now_ns;
     }

@@ -27,11 +27,12 @@ const fn ending(name: &'static str, vcpus: u32, ended: &'static str) -> Question
     Question { name, vcpus, counts: false, ended }
 }
 
-const QUESTIONS: [Question; 16] = [
+const QUESTIONS: [Question; 17] = [
     question("hello", 1),
     question("cost", 1),
     question("lapic", 1),
     question("smp", 4),
+    question("pairs", 2),
     question("events", 2),
     question("memory", 1),
     question("hostile", 1),

@@ -130,6 +130,14 @@ impl Ipi {
         }
     }
 
+    /// The id of the one that is meant, if it is named by that.
+    pub fn single(&self) -> Option<u32> {
+        match (self.shorthand, self.dest) {
+            (Shorthand::None, Destination::Physical(id)) => Some(id),
+            _ => None,
+        }
+    }
+
     fn shorthand(low: u32) -> Shorthand {
         match (low >> 18) & 3 {
             0 => Shorthand::None,

@@ -123,11 +123,12 @@ impl Calendar {
     }
 
     /// The least, of a queue whose virtual time is `now`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn first(&self, units: &Units, now: u64) -> Option<Key> {
-        if self.len == 0 {
-            return None;
-        }
+        if self.len == 0 { None } else { self.earliest(units, now) }
+    }
+
+    fn earliest(&self, units: &Units, now: u64) -> Option<Key> {
         let mut least: Option<(u64, Key)> = None;
         let mut groups = self.groups;
         while groups != 0 {

@@ -125,7 +125,8 @@ pub fn add<Q: Queues>(
             return Err(AddError::NoMemory);
         }
     }
-    let unit = Box::new(Unit::new(account, hard, soft, now_ns));
+    let mut unit = Box::new(Unit::new(account, hard, soft, now_ns));
+    unit.come_to(home);
     board.note_key(key);
     let put = |queue: &mut Queue| {
         queue.units.put(key, unit);
@@ -270,8 +271,8 @@ pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
 /// Where it may run, and where it would rather.
 pub fn affinity<Q: Queues>(queues: &mut Q, key: Key) -> Option<(CpuSet, CpuSet)> {
     at_home(queues, key, |queue| {
-        let unit = queue.units.of(key);
-        (unit.hard, unit.soft)
+        let (hard, soft) = queue.units.of(key).affinity();
+        (*hard, *soft)
     })
 }
 
@@ -285,42 +286,59 @@ fn follow<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, ready: Ready, now_ns
     match ready {
         Ready::No => {}
         Ready::Kick => queues.kick(home),
-        Ready::Placed(placed) => tell(queues, key, home, &placed, now_ns),
-        Ready::Elsewhere { hard, soft } => go_elsewhere(queues, key, home, (hard, soft), now_ns),
+        Ready::Placed(placed) => tell(queues, key, home, placed, now_ns),
+        Ready::Elsewhere => go_elsewhere(queues, key, home, now_ns),
     }
 }
 
 /// One that wants to run may not where it is.
-fn go_elsewhere<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, (hard, soft): (CpuSet, CpuSet), now_ns: u64) {
+fn go_elsewhere<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, now_ns: u64) {
     let board = queues.board();
+    let Some((hard, soft)) = affinity(queues, key) else { return };
     let Some(to) = board.choose(home, &hard, &soft).filter(|&to| to != home) else {
         queues.one(home, |queue| queue.strand(key));
         return;
     };
     let moved = queues.two(home, to, |from, queue| queue.adopt(from, key, now_ns, board));
     if let Some(Some(placed)) = moved {
-        tell(queues, key, to, &placed, now_ns);
+        tell(queues, key, to, placed, now_ns);
     }
 }
 
 /// One has begun to wait: an idle CPU takes it, or the one where it waits is told to look.
-fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: &Placed, now_ns: u64) {
+fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: Placed, now_ns: u64) {
     let board = queues.board();
     fence(Ordering::SeqCst); // the queue is on the board; see there
-    if let Some(idle) = board.claim_idle(home, &placed.hard, &placed.soft) {
-        if idle != home {
-            // Another may have taken it by now.
-            let _ = queues.two(home, idle, |from, to| to.adopt(from, key, now_ns, board));
-        }
-        return queues.kick(idle);
+    if !board.idle.is_empty() && give_to_idle(queues, key, home, now_ns) {
+        return;
     }
     if placed.kick {
         queues.kick(home);
     }
     // One that woke has its turn soon; who was put off for it tells of itself.
-    if !placed.is_woken
-        && let Some(lone) = board.claim_lone(home, &placed.hard.without(&CpuSet::only(home)))
-    {
+    if !placed.is_woken && !board.lone.is_empty() {
+        disturb_lone(queues, key, home);
+    }
+}
+
+/// Some idle CPU that may run it takes it. Says whether there is one.
+fn give_to_idle<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, now_ns: u64) -> bool {
+    let board = queues.board();
+    let Some((hard, soft)) = affinity(queues, key) else { return false };
+    let Some(idle) = board.claim_idle(home, &hard, &soft) else { return false };
+    if idle != home {
+        // Another may have taken it by now.
+        let _ = queues.two(home, idle, |from, to| to.adopt(from, key, now_ns, board));
+    }
+    queues.kick(idle);
+    true
+}
+
+/// A CPU that runs another without a deadline and may run it looks whether to take it.
+fn disturb_lone<Q: Queues>(queues: &mut Q, key: Key, home: CpuId) {
+    let board = queues.board();
+    let Some((hard, _)) = affinity(queues, key) else { return };
+    if let Some(lone) = board.claim_lone(home, &hard.without(&CpuSet::only(home))) {
         queues.kick(lone);
     }
 }

@@ -35,8 +35,6 @@ const NO_SLOT: u16 = u16::MAX;
 /// One that has begun to wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
-    pub(super) hard: CpuSet,
-    pub(super) soft: CpuSet,
     /// The queue's CPU has to look at it sooner than it would.
     pub(super) kick: bool,
     /// It woke, and so is not the one that was put off.
@@ -51,7 +49,7 @@ pub(super) enum Ready {
     /// It waits here.
     Placed(Placed),
     /// It may not run here: it has to move.
-    Elsewhere { hard: CpuSet, soft: CpuSet },
+    Elsewhere,
     /// It runs here, where it may not or need not: the CPU has to look.
     Kick,
 }
@@ -248,10 +246,6 @@ impl Queue {
         board.publish(self.cpu, first);
     }
 
-    fn may_move(&self, hard: &CpuSet) -> bool {
-        !hard.without(&CpuSet::only(self.cpu)).is_empty()
-    }
-
     /// One that wants to run and may here begins to wait.
     fn enqueue(&mut self, key: Key, now: u64, board: &Board) -> Placed {
         self.charge(now, board);
@@ -271,17 +265,17 @@ impl Queue {
         unit.spent = clamp(unit.spent, self.vtime, step);
         unit.place = Place::Waiting;
         unit.rest(now);
-        let (hard, soft, is_woken) = (unit.hard, unit.soft, unit.is_woken);
+        let is_woken = unit.is_woken;
+        self.nr_movable += u32::from(unit.may_move);
+        self.union = self.union.or(unit.affinity().0);
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.insert(&mut self.units, key, step);
-        self.nr_movable += u32::from(self.may_move(&hard));
-        self.union = self.union.or(&hard);
         self.publish(board);
         let kick = self.current.is_some() && {
             let wanted = self.look_for(key, now, board);
             self.armed.is_none_or(|at| wanted < at)
         };
-        Placed { hard, soft, kick, is_woken }
+        Placed { kick, is_woken }
     }
 
     /// When the CPU has to look at one that waits.
@@ -296,8 +290,7 @@ impl Queue {
         calendar.remove(&mut self.units, key);
         let unit = self.units.of(key);
         unit.place = Place::Off;
-        let hard = unit.hard;
-        self.nr_movable -= u32::from(self.may_move(&hard));
+        self.nr_movable -= u32::from(unit.may_move);
         self.publish(board);
     }
 
@@ -343,8 +336,8 @@ impl Queue {
     /// Puts one where it belongs after something about it has changed.
     pub(super) fn settle(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         let Some(unit) = self.units.get_mut(key) else { return Ready::No };
-        let (wants, hard, soft) = (unit.wants_to_run(), unit.hard, unit.soft);
-        let here = self.is_online && hard.contains(self.cpu);
+        let wants = unit.wants_to_run();
+        let here = self.is_online && unit.may_stay;
         match unit.place {
             Place::Leaving => Ready::No,
             Place::Running if wants && here => Ready::No,
@@ -359,7 +352,7 @@ impl Queue {
                 if wants {
                     self.unlink(key, board);
                     self.units.of(key).rest(now);
-                    return Ready::Elsewhere { hard, soft };
+                    return Ready::Elsewhere;
                 }
                 if matches!(unit.place, Place::Waiting | Place::Parked(_)) {
                     self.unlink(key, board);
@@ -404,8 +397,8 @@ impl Queue {
         if was_waiting {
             self.dequeue(key, board);
         }
-        let unit = self.units.of(key);
-        (unit.hard, unit.soft) = (hard, soft);
+        let cpu = self.cpu;
+        self.units.of(key).set_affinity(cpu, hard, soft);
         self.settle(key, now, board)
     }
 
@@ -465,7 +458,7 @@ impl Queue {
     pub(super) fn adopt(&mut self, from: &mut Queue, key: Key, now: u64, board: &Board) -> Option<Placed> {
         let unit = from.units.get(key)?;
         let is_free = matches!(unit.place, Place::Waiting | Place::Off);
-        if !is_free || !unit.wants_to_run() || !unit.hard.contains(self.cpu) || !self.is_online {
+        if !is_free || !unit.wants_to_run() || !unit.affinity().0.contains(self.cpu) || !self.is_online {
             return None;
         }
         if !self.units.reserve(key) {
@@ -476,6 +469,7 @@ impl Queue {
         }
         let (mut unit, offset) = from.give(key, board)?;
         unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
+        unit.come_to(self.cpu);
         self.units.put(key, unit);
         self.tell_where(key, board);
         Some(self.enqueue(key, now, board))
@@ -491,10 +485,11 @@ impl Queue {
         let limit = if than.is_some() { LOOK } else { u32::MAX };
         let is_wanted = |key| {
             units.get(key).is_some_and(|unit| {
-                unit.hard.contains(cpu)
+                let (hard, soft) = unit.affinity();
+                hard.contains(cpu)
                     && than.is_none_or(|than| {
                         is_before(unit.spent.wrapping_add(from.offset), than)
-                            && (unit.soft.contains(cpu) || !unit.soft.contains(from.cpu))
+                            && (soft.contains(cpu) || !soft.contains(from.cpu))
                             && (delay == 0 || now.saturating_sub(unit.ran_at_ns) >= delay)
                     })
             })
@@ -602,12 +597,9 @@ impl Queue {
 
     /// Whether the current one may run on at all.
     fn may_stay(&mut self, key: Key, now: u64, board: &Board) -> bool {
-        let (is_online, cpu) = (self.is_online, self.cpu);
+        let is_online = self.is_online;
         let unit = self.units.of(key);
-        is_online
-            && unit.wants_to_run()
-            && unit.hard.contains(cpu)
-            && unit.account.parked_until(now, board.slice_ns()).is_none()
+        is_online && unit.wants_to_run() && unit.may_stay && unit.account.parked_until(now, board.slice_ns()).is_none()
     }
 
     /// Whether the current one goes on beside the first that waits.

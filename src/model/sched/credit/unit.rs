@@ -2,6 +2,7 @@
 
 use super::Account;
 use super::calendar::Link;
+use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, RunState, Runstate};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -41,9 +42,13 @@ pub(super) struct Unit {
     /// It was woken and has not run since.
     pub(super) is_woken: bool,
     /// The CPUs on which it may run.
-    pub(super) hard: CpuSet,
+    hard: CpuSet,
     /// Those on which it would rather.
-    pub(super) soft: CpuSet,
+    soft: CpuSet,
+    /// It may run on the CPU of its queue.
+    pub(super) may_stay: bool,
+    /// It may run on another.
+    pub(super) may_move: bool,
     /// When it last ran, in ns.
     pub(super) ran_at_ns: u64,
     pub(super) runstate: Runstate,
@@ -64,10 +69,29 @@ impl Unit {
             is_woken: false,
             hard,
             soft,
+            may_stay: false,
+            may_move: false,
             ran_at_ns: 0,
             runstate: Runstate::new(RunState::Offline, now_ns),
             link: Link::default(),
         }
+    }
+
+    /// The CPUs on which it may run, and those on which it would rather.
+    pub(super) fn affinity(&self) -> (&CpuSet, &CpuSet) {
+        (&self.hard, &self.soft)
+    }
+
+    /// Changes them, for one in the queue of `cpu`.
+    pub(super) fn set_affinity(&mut self, cpu: CpuId, hard: CpuSet, soft: CpuSet) {
+        (self.hard, self.soft) = (hard, soft);
+        self.come_to(cpu);
+    }
+
+    /// It is in the queue of `cpu` from now on.
+    pub(super) fn come_to(&mut self, cpu: CpuId) {
+        self.may_stay = self.hard.contains(cpu);
+        self.may_move = !self.hard.without(&CpuSet::only(cpu)).is_empty();
     }
 
     /// Whether it is awake and not paused.
