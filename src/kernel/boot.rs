@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use machine::cpu::{features, idle, speculation};
+use machine::cpu::{extended, features, idle, speculation};
 use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Levels, Options, Uart};
@@ -93,6 +93,7 @@ pub fn run() -> ! {
     prepare_mitigations();
     hw::enable_this_cpu();
     idle::prepare(options().mwait_idle);
+    extended::prepare();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
     machine::pv::prepare();
     let mut cx = Cx::root();

@@ -123,7 +123,7 @@ pub fn main_loop() -> ! {
             switch(&mut cx, &mut running, &mut last, decision);
             stretch::at(What::LongWork);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
-            time::arm(&mut cx, [until_ns, step, console::next_look()].into_iter().flatten().min());
+            time::arm(&mut cx, earlier(earlier(until_ns, step), console::next_look()));
         }
         if let Some(run) = &mut running {
             next = step(&mut cx, run);
@@ -132,6 +132,15 @@ pub fn main_loop() -> ! {
             cpus::sleep();
             next = Next::Schedule;
         }
+    }
+}
+
+#[inline(always)]
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (None, None) => None,
+        (one, None) | (None, one) => one,
     }
 }
 
@@ -213,7 +222,7 @@ fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, last: &mut Weak<
             cpu::speculation::change_domain();
             *last = Arc::downgrade(&vcpu.domain);
         }
-        *running = switch_in(cx, vcpu);
+        switch_in(cx, running, vcpu);
     }
 }
 
@@ -226,7 +235,7 @@ fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
     sched::saved(cx, vcpu.key);
 }
 
-fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
+fn switch_in(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, vcpu: VcpuRef) {
     let context = cx.lock(&vcpu.vcpu().context).0.take();
     let mut context = context.expect("the scheduler gives out a virtual CPU whose registers are in memory");
     context.extended.restore();
@@ -239,13 +248,12 @@ fn switch_in(cx: &mut Cx<'_, Root>, vcpu: VcpuRef) -> Option<Running> {
     }
     let VcpuRef { domain, id } = vcpu;
     let this = domain.vcpus[id.0 as usize].clone();
-    let mut run = Running { domain, id, vcpu: this, context, here: Here::new(), info: None };
+    let run = running.insert(Running { domain, id, vcpu: this, context, here: Here::new(), info: None });
     run.find_info();
-    runstate::update_area(cx, &mut run);
+    runstate::update_area(cx, run);
     if run.is_pv()
         && let Some(selectors) = run.context.hw.pv_mut().take_lost_selectors()
     {
-        pv::exit::failsafe(cx, &mut run, selectors);
+        pv::exit::failsafe(cx, run, selectors);
     }
-    Some(run)
 }

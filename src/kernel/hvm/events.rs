@@ -20,9 +20,10 @@ pub fn look_again(run: &mut Running, exit: Exit) -> Next {
             run.context.hw.want_window(Window::None);
             run.context.window = Window::None;
         }
+        // What waited for that has been left alone since.
+        Exit::TprBelowThreshold => run.vcpu().note(attention::APIC),
         _ => {}
     }
-    run.vcpu().note(attention::APIC);
     Next::Enter
 }
 

@@ -1,6 +1,7 @@
 //! A guest's vector and floating-point state, which the hypervisor never uses and switches with the vCPU.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::features;
 use crate::mem::OwnedPages;
@@ -15,13 +16,34 @@ pub struct Extended {
 /// (SDM 1 13.1).
 const COMPONENTS: u64 = 0x2e7;
 
-/// The components of XCR0 that guests may enable on this machine. 3 without XSAVE, as FXSAVE holds these.
-pub fn components() -> u64 {
+/// How this machine saves the state.
+static HOW: AtomicU8 = AtomicU8::new(BY_FXSAVE);
+const BY_FXSAVE: u8 = 0;
+const BY_XSAVE: u8 = 1;
+/// What has not changed since it was restored is not written (SDM 1 13.9).
+const BY_XSAVEOPT: u8 = 2;
+
+static AVAILABLE: AtomicU64 = AtomicU64::new(3);
+
+/// Finds out how, once, on the first CPU: CPUID takes long where a hypervisor is beneath.
+pub fn prepare() {
     if !features::has_xsave() {
-        return 3;
+        return;
     }
     let [low, _, _, high] = features::leaf(0xd, 0);
-    (u64::from(high) << 32 | u64::from(low)) & COMPONENTS
+    AVAILABLE.store((u64::from(high) << 32 | u64::from(low)) & COMPONENTS, Ordering::Relaxed);
+    let has_xsaveopt = features::leaf(0xd, 1)[0] & 1 != 0;
+    HOW.store(if has_xsaveopt { BY_XSAVEOPT } else { BY_XSAVE }, Ordering::Relaxed);
+}
+
+/// The components of XCR0 that guests may enable on this machine. 3 without XSAVE, as FXSAVE holds these.
+#[inline]
+pub fn components() -> u64 {
+    AVAILABLE.load(Ordering::Relaxed)
+}
+
+fn how() -> u8 {
+    HOW.load(Ordering::Relaxed)
 }
 
 /// Bytes that an XSAVE area with all of [`components`] needs.
@@ -56,7 +78,9 @@ impl Extended {
     /// [`components`] and the rules of XSETBV.
     pub fn set_xcr0(&mut self, value: u64) {
         self.xcr0 = value & components() | 1;
-        write_xcr0(self.xcr0);
+        if how() != BY_FXSAVE {
+            write_xcr0(self.xcr0);
+        }
     }
 
     /// Makes x87 and SSE registers those of an FXSAVE image, for the guest whose state is in the processor's registers. All
@@ -79,32 +103,47 @@ impl Extended {
     /// Puts the state into the registers of this CPU.
     pub fn restore(&mut self) {
         let area = self.area.ptr();
-        if !features::has_xsave() {
+        if how() == BY_FXSAVE {
             // SAFETY: the area is 512 bytes or more, aligned to 16, in the form that FXSAVE64 left.
             unsafe { asm!("fxrstor64 [{0}]", in(reg) area, options(nostack, readonly)) };
             return;
         }
-        write_xcr0(components());
+        enable_all(read_xcr0());
         // SAFETY: the area is large enough for all components and aligned to 64, in the form that XSAVE64 left.
         unsafe {
             asm!("xrstor64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, readonly))
         };
-        write_xcr0(self.xcr0);
+        if self.xcr0 != components() {
+            write_xcr0(self.xcr0);
+        }
     }
 
     /// Takes the state out of the registers of this CPU.
     pub fn save(&mut self) {
         let area = self.area.ptr();
-        if !features::has_xsave() {
+        if how() == BY_FXSAVE {
             // SAFETY: the area is 512 bytes or more and aligned to 16.
             unsafe { asm!("fxsave64 [{0}]", in(reg) area, options(nostack)) };
             return;
         }
         // An emulator may let a guest set it without an exit.
         self.xcr0 = read_xcr0();
-        write_xcr0(components());
+        enable_all(self.xcr0);
         // SAFETY: the area is large enough for all components and aligned to 64.
-        unsafe { asm!("xsave64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)) };
+        unsafe {
+            if how() == BY_XSAVEOPT {
+                asm!("xsaveopt64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+            } else {
+                asm!("xsave64 [{0}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+            }
+        };
+    }
+}
+
+/// Makes XCR0, which is `now`, all that guests may have.
+fn enable_all(now: u64) {
+    if now != components() {
+        write_xcr0(components());
     }
 }
 
@@ -116,10 +155,8 @@ fn read_xcr0() -> u64 {
 }
 
 fn write_xcr0(value: u64) {
-    if features::has_xsave() {
-        // SAFETY: the value is a subset of what CPUID offers, with x87, and CR4.OSXSAVE is set.
-        unsafe {
-            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack))
-        };
-    }
+    // SAFETY: the callers have XSAVE, the value is a subset of what CPUID offers, with x87, and CR4.OSXSAVE is set.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack))
+    };
 }

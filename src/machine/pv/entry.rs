@@ -287,8 +287,20 @@ fn stub(id: CpuId, symbol: *const [u8; 0]) -> u64 {
 
 /// Says where SYSCALL and SYSENTER of this CPU, number `id`, lead; once, at boot.
 pub(super) fn enable(id: CpuId) {
-    let has_sysenter = features::leaf(1, 0)[3] & 1 << 11 != 0;
-    // SAFETY: every processor of 64 bits has the first four. The stubs are mapped for this CPU, and nothing but a PV
+    enable_syscall(id);
+    if features::leaf(1, 0)[3] & 1 << 11 != 0 {
+        // SAFETY: as in `enable_syscall`.
+        unsafe {
+            msr::write(SYSENTER_CS, u64::from(HV_CS));
+            msr::write(SYSENTER_ESP, 0);
+            msr::write(SYSENTER_EIP, stub(id, &raw const pv_sysenter));
+        }
+    }
+}
+
+/// Says where SYSCALL of this CPU, number `id`, leads.
+pub(super) fn enable_syscall(id: CpuId) {
+    // SAFETY: every processor of 64 bits has these. The stubs are mapped for this CPU, and nothing but a PV
     // guest gets to them: outside ring 3 nobody executes SYSCALL or SYSENTER, and VT-x and AMD-V guests have
     // values of their own.
     unsafe {
@@ -296,11 +308,6 @@ pub(super) fn enable(id: CpuId) {
         msr::write(LSTAR, stub(id, &raw const pv_syscall));
         msr::write(CSTAR, stub(id, &raw const pv_syscall_compat));
         msr::write(SYSCALL_MASK, MASKED);
-        if has_sysenter {
-            msr::write(SYSENTER_CS, u64::from(HV_CS));
-            msr::write(SYSENTER_ESP, 0);
-            msr::write(SYSENTER_EIP, stub(id, &raw const pv_sysenter));
-        }
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) fn enable_this_cpu(id: CpuId) {
     copy::set_smap(features::has_smap());
 }
 
+pub(crate) use switch::lose_entries;
+
 /// Takes the memory that all PV domains share; once, at boot. Without it there are none.
 pub fn prepare() {
     space::empty();

@@ -24,12 +24,16 @@ pub(super) struct Host {
 struct Seen {
     /// Whether one is loaded.
     is_occupied: bool,
-    /// Its stub of SYSCALL.
-    stub: Stub,
+    /// Its stub of SYSCALL, or the last one's; `None` when SYSCALL's registers have another's values.
+    stub: Option<Stub>,
 }
 
-static SEEN: PerCpu<Seen> =
-    PerCpu::new([const { UnsafeCell::new(Seen { is_occupied: false, stub: Stub::Plain }) }; MAX_CPUS]);
+static SEEN: PerCpu<Seen> = PerCpu::new([const { UnsafeCell::new(Seen { is_occupied: false, stub: None }) }; MAX_CPUS]);
+
+/// SYSCALL's registers of this CPU are about to get the values of a guest of VT-x.
+pub(crate) fn lose_entries() {
+    SEEN.with(|seen| seen.stub = None);
+}
 
 impl Vcpu {
     /// [`crate::virt::Virt::load`].
@@ -37,10 +41,14 @@ impl Vcpu {
         assert!(self.loaded.is_none(), "the virtual CPU is loaded already");
         SEEN.with(|seen| {
             assert!(!core::mem::replace(&mut seen.is_occupied, true), "another virtual CPU is loaded");
-            let stub = self.stub();
-            if core::mem::replace(&mut seen.stub, stub) != stub {
+            let stub = Some(self.stub());
+            if seen.stub != stub {
+                if seen.stub.is_none() {
+                    entry::enable_syscall(this_cpu());
+                }
                 // SAFETY: it is this virtual CPU that runs next, if any.
-                unsafe { entry::choose(this_cpu(), stub) };
+                unsafe { entry::choose(this_cpu(), self.stub()) };
+                seen.stub = stub;
             }
         });
         self.tables.set(self.id, space::DESCRIPTORS, Rights::PER_DOMAIN_RO.entry(descriptors::page()));

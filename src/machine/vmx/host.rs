@@ -132,7 +132,6 @@ const MSRS: [u32; 6] =
 /// The hypervisor does without its own debug registers: an exit clears DR7 (SDM 3C 27.5.1).
 pub(super) struct ByHand {
     guest: [u64; MSRS.len()],
-    host: [u64; MSRS.len()],
     count: usize,
     debug: [u64; 4],
     dr6: u64,
@@ -142,18 +141,16 @@ impl ByHand {
     /// As after reset.
     pub(super) fn new(features: &Features) -> Self {
         let count = if features.rdtscp() { MSRS.len() } else { MSRS.len() - 1 };
-        Self { guest: [0; MSRS.len()], host: [0; MSRS.len()], count, debug: [0; 4], dr6: DR6_ONES }
+        Self { guest: [0; MSRS.len()], count, debug: [0; 4], dr6: DR6_ONES }
     }
 
     /// Puts the guest's values into the processor.
     pub(super) fn load(&mut self) {
-        for (index, (host, guest)) in self.present().zip(self.host.iter_mut().zip(&self.guest)) {
-            // SAFETY: the processor has these. The values were read from the registers or made valid by `write`, and
-            // the hypervisor neither executes SYSCALL or SWAPGS nor reads TSC_AUX.
-            unsafe {
-                *host = msr::read(index);
-                msr::write(index, *guest);
-            }
+        crate::pv::lose_entries();
+        for (index, guest) in self.present().zip(&self.guest) {
+            // SAFETY: the processor has these. The values were read from the registers or made valid by `write`; the hypervisor
+            // neither executes SYSCALL or SWAPGS nor reads TSC_AUX, and PV guests are given theirs anew.
+            unsafe { msr::write(index, *guest) }
         }
         let [dr0, dr1, dr2, dr3] = self.debug;
         // SAFETY: DR7 enables no breakpoint while the hypervisor runs; an address and a status do nothing.
@@ -163,14 +160,11 @@ impl ByHand {
         }
     }
 
-    /// Takes the guest's values out again and brings the host's back.
+    /// Takes the guest's values out again. They stay there until others come.
     pub(super) fn unload(&mut self) {
-        for (index, (host, guest)) in self.present().zip(self.host.iter().zip(&mut self.guest)) {
-            // SAFETY: the host's values, as they were before.
-            unsafe {
-                *guest = msr::read(index);
-                msr::write(index, *host);
-            }
+        for (index, guest) in self.present().zip(&mut self.guest) {
+            // SAFETY: the processor has these, and reading changes nothing.
+            *guest = unsafe { msr::read(index) };
         }
         let (dr0, dr1, dr2, dr3, dr6);
         // SAFETY: reading debug registers changes nothing.
