@@ -399,10 +399,12 @@ impl Board {
     }
 
     /// Of the queues of other CPUs the one whose first is the earliest.
+    #[inline(always)]
     pub(super) fn earliest(&self, cpu: CpuId) -> Option<(u64, CpuId)> {
-        if !self.movable.has_others(cpu) {
-            return None;
-        }
+        if self.movable.has_others(cpu) { self.find_earliest(cpu) } else { None }
+    }
+
+    fn find_earliest(&self, cpu: CpuId) -> Option<(u64, CpuId)> {
         let mut earliest: Option<(u64, CpuId)> = None;
         for other in self.movable.get().without(&CpuSet::only(cpu)).iter() {
             let first = self.hints[other.0 as usize].first.load(Ordering::Relaxed);

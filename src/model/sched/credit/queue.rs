@@ -285,13 +285,18 @@ impl Queue {
     }
 
     fn dequeue(&mut self, key: Key, board: &Board) {
+        self.take_out(key);
+        self.publish(board);
+    }
+
+    /// As [`Self::dequeue`], and the board is not told.
+    fn take_out(&mut self, key: Key) {
         let is_woken = self.units.of(key).is_woken;
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.remove(&mut self.units, key);
         let unit = self.units.of(key);
         unit.place = Place::Off;
         self.nr_movable -= u32::from(unit.may_move);
-        self.publish(board);
     }
 
     /// It begins to compete with the other queues, where the hindmost of them is.
@@ -344,6 +349,7 @@ impl Queue {
             Place::Running => Ready::Kick,
             Place::Waiting if wants && here => Ready::No,
             Place::Parked(_) if wants && here => Ready::No,
+            Place::Off if wants && here => Ready::Placed(self.enqueue(key, now, board)),
             _ if wants && here => {
                 self.unlink(key, board);
                 Ready::Placed(self.enqueue(key, now, board))
@@ -426,9 +432,13 @@ impl Queue {
         let wants = unit.wants_to_run();
         self.tell_where(key, board);
         let ready = if wants { self.settle(key, now, board) } else { Ready::No };
-        self.put_off = None; // not before it waits again: until then nobody does
+        // Not before it waits again: until then nobody does.
+        let was_put_off = self.put_off.take().is_some();
         if !wants {
             self.rest(key, now, board);
+        }
+        if was_put_off && !matches!(ready, Ready::Placed(_)) {
+            self.publish(board); // as it has not been since the other was taken
         }
         ready
     }
@@ -649,7 +659,11 @@ impl Queue {
     /// One that waits is the current one. `put_off` is the virtual time of one that will wait when it has been saved.
     fn take(&mut self, key: Key, put_off: Option<u64>, now: u64, board: &Board) {
         let goes_first = self.goes_first(key);
-        self.dequeue(key, board);
+        self.take_out(key);
+        // Who was put off waits in a moment, and tells the board then.
+        if put_off.is_none() {
+            self.publish(board);
+        }
         let slice = board.slice_ns();
         let least = self.least().map(|first| self.units.of(first).spent);
         let least = match (least, put_off) {
