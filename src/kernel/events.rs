@@ -12,6 +12,7 @@ use crate::domain::{self, Domain};
 use crate::{console, sched};
 
 /// Wakes whom an operation on `domain`'s channels named. No lock of its channels is held.
+#[inline]
 pub fn act<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, wake: Wake) {
     if let Some(vcpu) = wake.upcall.and_then(|id| domain.vcpu(id)) {
         sched::wake(cx, vcpu.key);
@@ -27,6 +28,7 @@ pub fn act<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, wake: Wa
 }
 
 /// `EVTCHNOP_send` by a virtual CPU of `domain`.
+#[inline]
 pub fn send<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>, port: EvtchnPort) -> Result<(), Error> {
     let sent = cx.lock(&domain.channels).0.send(port, &domain.shared)?;
     match sent {

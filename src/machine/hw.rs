@@ -162,6 +162,7 @@ impl Virt for HwVcpu {
     fn set_idtr(&mut self, table: DescriptorTable) {
         each!(self, vcpu => vcpu.set_idtr(table));
     }
+    #[inline]
     fn cr(&self, n: u8) -> u64 {
         each!(self, vcpu => vcpu.cr(n))
     }
@@ -174,6 +175,7 @@ impl Virt for HwVcpu {
     fn set_cr8(&mut self, cr8: u8, threshold: u8) {
         each!(self, vcpu => vcpu.set_cr8(cr8, threshold));
     }
+    #[inline]
     fn msr(&self, msr: GuestMsr) -> u64 {
         each!(self, vcpu => vcpu.msr(msr))
     }

@@ -42,6 +42,7 @@ impl<P, T> Lock<P, T> {
 
     /// Takes the lock if it is free at this moment. It never waits, so no order binds it: it is for paths that
     /// may have interrupted anything, as panics and NMIs do.
+    #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, P, T>> {
         // Acquire: pairs with the release in `Guard::drop`. If `next` still equals what we read, the lock is free.
         let ticket = self.serving.load(Ordering::Acquire);

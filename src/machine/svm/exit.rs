@@ -50,8 +50,13 @@ pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
     match code {
         code::VMMCALL => Exit::Hypercall { len },
         code::CPUID => Exit::Cpuid { len },
-        code::MSR if info & 1 != 0 => Exit::Wrmsr { len },
-        code::MSR => Exit::Rdmsr { len },
+        code::MSR => {
+            if is_wrmsr(vmcb) {
+                Exit::Wrmsr { len }
+            } else {
+                Exit::Rdmsr { len }
+            }
+        }
         code::IOIO => Exit::Io(io(vmcb)),
         code::NPF => Exit::NestedFault(nested_fault(vmcb)),
         code::HLT => Exit::Hlt { len },
@@ -68,6 +73,12 @@ pub(super) fn decode(vmcb: &Vmcb, next_rip_saved: bool) -> Exit {
         code::INVALID | code::INVALID_32 => Exit::EntryFailed { code, info },
         _ => Exit::Unknown { code, info },
     }
+}
+
+/// Whether an exit by MSR is of WRMSR.
+#[inline]
+pub(super) fn is_wrmsr(vmcb: &Vmcb) -> bool {
+    vmcb.exit_info1 & 1 != 0
 }
 
 /// The length of the instruction that exited, where the processor saves the next RIP.

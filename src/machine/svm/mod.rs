@@ -248,6 +248,7 @@ impl Virt for Vcpu {
         self.vmcb_mut().idtr = vmcb::Seg::from_table(table);
     }
 
+    #[inline]
     fn cr(&self, n: u8) -> u64 {
         self.vmcb().cr(n)
     }
@@ -269,6 +270,7 @@ impl Virt for Vcpu {
         events.set_threshold(vmcb, threshold);
     }
 
+    #[inline]
     fn msr(&self, name: GuestMsr) -> u64 {
         match self.vmcb().msr(name) {
             Some(value) => value,

@@ -3,7 +3,7 @@
 use super::Vcpu;
 use super::entry::{world_switch, world_switch_guarded};
 use super::event::pending;
-use super::exit::{code, decode, instruction_length};
+use super::exit::{code, decode, instruction_length, is_wrmsr};
 use super::features::Features;
 use super::vmcb::tlb_control;
 use crate::exit::Exit;
@@ -51,6 +51,8 @@ impl Vcpu {
         match vmcb.exit_code {
             // The commonest first.
             code::VMMCALL => Exit::Hypercall { len: instruction_length(vmcb, next_rip_saved) },
+            code::CPUID => Exit::Cpuid { len: instruction_length(vmcb, next_rip_saved) },
+            code::MSR if !is_wrmsr(vmcb) => Exit::Rdmsr { len: instruction_length(vmcb, next_rip_saved) },
             // The host's handler has run, between STGI and CLI.
             code::INTR | code::NMI | code::INIT => Exit::Host,
             code::VINTR => events.on_virtual_interrupt(vmcb),

@@ -111,6 +111,7 @@ impl Vmcb {
     }
 
     /// Control register 0, 2, 3 or 4; 0 for another number.
+    #[inline]
     pub(super) fn cr(&self, n: u8) -> u64 {
         match n {
             0 => self.cr0,
@@ -155,6 +156,7 @@ impl Vmcb {
     }
 
     /// The MSRs that the block holds: `None` for TSC_AUX.
+    #[inline]
     pub(super) fn msr(&self, msr: GuestMsr) -> Option<u64> {
         Some(match msr {
             GuestMsr::Efer => self.efer(),

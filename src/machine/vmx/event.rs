@@ -197,6 +197,7 @@ fn in_64_bit_code() -> bool {
 
 impl super::Vcpu {
     /// [`crate::virt::Virt::inject`].
+    #[inline]
     pub(super) fn queue(&mut self, event: Event) {
         debug_assert!(self.queued.is_none(), "one event at a time");
         self.queued = Queued::new(event, super::state::is_protected());

@@ -171,6 +171,7 @@ impl Virt for Vcpu {
     fn run(&mut self, regs: &mut Regs) -> Exit {
         self.run_here(regs)
     }
+    #[inline]
     fn inject(&mut self, event: Event) {
         self.queue(event);
     }
@@ -209,6 +210,7 @@ impl Virt for Vcpu {
     fn set_idtr(&mut self, table: DescriptorTable) {
         state::set_idtr(table);
     }
+    #[inline]
     fn cr(&self, n: u8) -> u64 {
         self.read_cr(n)
     }
@@ -221,6 +223,7 @@ impl Virt for Vcpu {
     fn set_cr8(&mut self, cr8: u8, threshold: u8) {
         self.write_cr8(cr8, threshold);
     }
+    #[inline]
     fn msr(&self, msr: GuestMsr) -> u64 {
         self.read_msr(msr)
     }

@@ -53,6 +53,7 @@ enum Home {
     ByHand(u32),
 }
 
+#[inline]
 fn home(msr: GuestMsr) -> Home {
     match msr {
         GuestMsr::Efer => Home::Field(VmcsField::GUEST_EFER),
@@ -193,6 +194,7 @@ pub(super) fn reset() {
 
 impl super::Vcpu {
     /// [`crate::virt::Virt::cr`].
+    #[inline]
     pub(super) fn read_cr(&self, n: u8) -> u64 {
         let seen = |real, shadow, owned: u64| vmcs::read(real) & !owned | vmcs::read(shadow) & owned;
         match n {
@@ -240,6 +242,7 @@ impl super::Vcpu {
     }
 
     /// [`crate::virt::Virt::msr`].
+    #[inline]
     pub(super) fn read_msr(&self, msr: GuestMsr) -> u64 {
         match home(msr) {
             Home::Field(field) => vmcs::read(field),
