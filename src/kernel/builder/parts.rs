@@ -207,6 +207,7 @@ fn make_vcpu(
         hypercalls: Default::default(),
     };
     let key = sched::reserve(cx, account.clone(), affinity).ok_or(NO_VCPU_MEMORY)?;
+    let apic_base = AtomicU64::new(lapic.apic_base());
     let state = VcpuState {
         lapic,
         start: None,
@@ -228,7 +229,7 @@ fn make_vcpu(
         context: Lock::new(Some(alloc::boxed::Box::new(context))),
         attention: AtomicU32::new(0),
         is_up: AtomicBool::new(false),
-        apic_is_on: AtomicBool::new(true),
+        apic_base,
         tsc_offset: AtomicU64::new(0),
         exits: Default::default(),
     })

@@ -49,8 +49,8 @@ pub struct Vcpu {
     pub is_up: AtomicBool,
     /// What the guest reads of the TSC beyond the host's, for the CPU on which its APIC timer fires.
     pub tsc_offset: AtomicU64,
-    /// IA32_APIC_BASE has its local APIC on. Only its own CPU writes it.
-    pub apic_is_on: AtomicBool,
+    /// IA32_APIC_BASE as its local APIC has it. Only its own CPU writes it.
+    pub apic_base: AtomicU64,
     /// Exits so far.
     pub exits: ExitCounts,
 }
@@ -167,7 +167,7 @@ pub struct Context {
     pub has_apic_page: bool,
     /// Sleeps in `SCHEDOP_poll`.
     pub is_polling: bool,
-    /// The last exit that was not a hypercall.
+    /// The last exit that was not a hypercall, CPUID or RDMSR.
     pub last_exit: Option<Exit>,
     /// The last hypercalls.
     pub hypercalls: Remembered,

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use machine::cpu;
 use machine::virt::Virt;
 use model::addr::GuestPhys;
-use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Lapic, Mode, Now, Wakeup, lowest_priority};
+use model::chip::lapic::{Deadline, DeliveryMode, Effect, Ipi, Lapic, Now, Wakeup, lowest_priority};
 use model::ids::VcpuId;
 use model::policy::{CpuidPolicy, Managed};
 use model::pvh::LOCAL_APIC;
@@ -59,7 +59,7 @@ pub fn write_page(cx: &mut Cx<'_, Root>, run: &mut Running, offset: u16, len: us
 pub fn read_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed) -> Result<u64, Fault> {
     match what {
         Managed::TscDeadline => Ok(cx.lock(&run.vcpu().state).0.lapic.tsc_deadline()),
-        Managed::ApicBase => Ok(cx.lock(&run.vcpu().state).0.lapic.apic_base()),
+        Managed::ApicBase => Ok(run.vcpu().apic_base.load(Ordering::Relaxed)),
         Managed::X2apic(register) => {
             let now = now(run);
             sync_cr8(cx, run);
@@ -83,7 +83,7 @@ pub fn write_msr(cx: &mut Cx<'_, Root>, run: &mut Running, what: Managed, value:
             }
             Managed::ApicBase => {
                 state.lapic.set_apic_base(value).map_err(|_| Fault)?;
-                run.vcpu().apic_is_on.store(state.lapic.mode() != Mode::Disabled, Ordering::Relaxed);
+                run.vcpu().apic_base.store(state.lapic.apic_base(), Ordering::Relaxed);
                 Effect::None
             }
             Managed::X2apic(register) => {

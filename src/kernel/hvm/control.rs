@@ -14,6 +14,7 @@ use super::{apic, emulate};
 use crate::run::{Next, Running};
 
 /// MOV to or from a control register, CLTS, LMSW.
+#[inline(never)]
 pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, access: CrAccess, len: Length) -> Next {
     let (op, len) = match (decoded(access), len) {
         (Some(op), Some(len)) => (op, len),

@@ -19,6 +19,7 @@ use crate::guest_memory::{self, pin, walk};
 use crate::run::{Next, Running};
 
 /// An access that the nested page tables do not allow: a device's page, or no memory at all.
+#[inline(never)]
 pub fn nested_fault(cx: &mut Cx<'_, Root>, run: &mut Running, fault: NestedFault) -> Next {
     // Another virtual CPU may have put memory there meanwhile.
     if !is_served(run, fault.gpa) && cx.lock(&run.domain.memory).0.ram(fault.gpa.frame(), fault.is_write).is_some() {

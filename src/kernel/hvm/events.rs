@@ -58,6 +58,7 @@ fn has_upcall(run: &Running) -> bool {
 }
 
 /// Injects what can be injected, and asks for an exit when the rest can be.
+#[inline(never)]
 fn give(cx: &mut Cx<'_, Root>, run: &mut Running, noted: u32, has_upcall: bool) {
     if noted & attention::NMI != 0 {
         if run.context.hw.pending().is_none() && run.context.hw.nmis_open() {

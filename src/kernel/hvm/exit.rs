@@ -14,9 +14,18 @@ use crate::run::{Next, Running};
 /// Does what an exit asks for.
 #[inline]
 pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
+    // The commonest, without more ado.
     if let Exit::Hypercall { len: Some(len) } = exit {
         run.vcpu().exits.count(Kind::Hypercall);
         return hypercall::enter(cx, run, len);
+    }
+    if let Exit::Cpuid { len: Some(len) } = exit {
+        run.vcpu().exits.count(Kind::Cpuid);
+        return cpuid::execute(cx, run, len);
+    }
+    if let Exit::Rdmsr { len: Some(len) } = exit {
+        run.vcpu().exits.count(Kind::Rdmsr);
+        return msr::read(cx, run, len);
     }
     run.context.last_exit = Some(exit);
     run.vcpu().exits.count(exit.kind());
@@ -57,19 +66,24 @@ pub(super) fn end(cx: &mut Cx<'_, Root>, run: &mut Running, why: Death) -> Next 
     Next::Schedule
 }
 
-/// Calls `f` with the length of the instruction that exited; where the processor did not tell, it is decoded.
-fn with_length(
-    cx: &mut Cx<'_, Root>,
-    run: &mut Running,
-    len: Length,
-    f: fn(&mut Cx<'_, Root>, &mut Running, u8) -> Next,
-) -> Next {
+/// What is done about an instruction of a known length.
+type Execute = fn(&mut Cx<'_, Root>, &mut Running, u8) -> Next;
+
+/// Calls `f` with the length of the instruction that exited.
+#[inline(always)]
+fn with_length(cx: &mut Cx<'_, Root>, run: &mut Running, len: Length, f: Execute) -> Next {
     match len {
         Some(len) => f(cx, run, len),
-        None => match emulate::length(cx, run) {
-            Ok(len) => f(cx, run, len),
-            Err(fault) => emulate::deliver(run, fault),
-        },
+        None => with_decoded_length(cx, run, f),
+    }
+}
+
+/// The same where the processor did not tell the length: it is decoded.
+#[inline(never)]
+fn with_decoded_length(cx: &mut Cx<'_, Root>, run: &mut Running, f: Execute) -> Next {
+    match emulate::length(cx, run) {
+        Ok(len) => f(cx, run, len),
+        Err(fault) => emulate::deliver(run, fault),
     }
 }
 

@@ -17,7 +17,8 @@ use sync::place::Root;
 use crate::run::{Next, Running, begin_stay, is_wanted};
 use crate::stretch;
 
-/// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked.
+/// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked. What is long and
+/// less common is not inlined here, so that the common exits find room in the registers.
 #[inline(never)]
 pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     loop {

@@ -1,10 +1,13 @@
 //! RDMSR and WRMSR, by the domain's policy.
 
+use core::sync::atomic::Ordering;
+
 use machine::cpu;
 use machine::virt::{GuestMsr, Virt};
 use model::addr::GuestPhys;
+use model::policy::msr::nr;
 use model::policy::{Managed, Read, Write};
-use model::regs::Event;
+use model::regs::{Event, Regs};
 use sync::Cx;
 use sync::place::Root;
 
@@ -17,19 +20,30 @@ pub struct Fault;
 
 /// RDMSR of the register in ECX.
 pub fn read(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
-    let msr = run.context.regs.rcx as u32;
-    let value = match run.domain.msrs.read(msr) {
+    let value = match run.context.regs.rcx as u32 {
+        // Read often, at hand, and in every policy.
+        nr::EFER => run.context.hw.msr(GuestMsr::Efer),
+        nr::APIC_BASE => run.vcpu().apic_base.load(Ordering::Relaxed),
+        msr => match read_by_policy(cx, run, msr) {
+            Ok(value) => value,
+            Err(Fault) => return inject(run, Event::GP),
+        },
+    };
+    let context = &mut *run.context;
+    let regs: &mut Regs = &mut context.regs;
+    (regs.rax, regs.rdx) = (value & 0xffff_ffff, value >> 32);
+    context.hw.skip(regs, len);
+    Next::Enter
+}
+
+#[inline(never)]
+fn read_by_policy(cx: &mut Cx<'_, Root>, run: &mut Running, msr: u32) -> Result<u64, Fault> {
+    match run.domain.msrs.read(msr) {
         Read::Value(value) => Ok(value),
         Read::Switched => switched(msr).map(|msr| run.context.hw.msr(msr)).ok_or(Fault),
         Read::Managed(managed) => read_managed(cx, run, managed),
         Read::Fault => Err(Fault),
-    };
-    let Ok(value) = value else { return inject(run, Event::GP) };
-    let context = &mut *run.context;
-    context.regs.rax = value & 0xffff_ffff;
-    context.regs.rdx = value >> 32;
-    context.hw.skip(&mut context.regs, len);
-    Next::Enter
+    }
 }
 
 /// WRMSR of EDX:EAX to the register in ECX.
@@ -96,6 +110,6 @@ fn write_managed(cx: &mut Cx<'_, Root>, run: &mut Running, managed: Managed, val
 /// A guest that moves its TSC moves it against the clock it was given; it is its own.
 fn set_offset(run: &mut Running, offset: u64) {
     run.context.tsc_offset = offset;
-    run.vcpu().tsc_offset.store(offset, core::sync::atomic::Ordering::Relaxed);
+    run.vcpu().tsc_offset.store(offset, Ordering::Relaxed);
     run.context.hw.set_tsc_offset(offset);
 }

@@ -99,6 +99,15 @@ fn what_the_hypervisor_keeps_is_said_to_be_so() {
     }
 }
 
+/// The short way of RDMSR takes it for granted.
+#[test]
+fn every_hvm_guest_reads_its_efer_and_its_apic_base() {
+    for policy in [on_intel(), on_amd(), with_controls(), offered(false), offered(true)] {
+        assert_eq!(policy.read(nr::EFER), Read::Switched);
+        assert_eq!(policy.read(nr::APIC_BASE), Read::Managed(Managed::ApicBase));
+    }
+}
+
 #[test]
 fn a_register_that_holds_an_address_refuses_one_that_is_not_canonical() {
     for msr in [nr::LSTAR, nr::CSTAR, nr::FS_BASE, nr::GS_BASE, nr::KERNEL_GS_BASE, nr::SYSENTER_ESP, nr::SYSENTER_EIP]

@@ -20,6 +20,11 @@ pub(super) fn reset(bsp: bool) -> u64 {
     DEFAULT_ADDRESS | ENABLE | if bsp { BSP } else { 0 }
 }
 
+/// Whether this value of the MSR has the APIC on.
+pub fn base_is_on(base: u64) -> bool {
+    base & ENABLE != 0
+}
+
 fn mode_of(base: u64) -> Option<Mode> {
     match (base & ENABLE != 0, base & EXTD != 0) {
         (false, false) => Some(Mode::Disabled),

@@ -29,6 +29,7 @@ mod tests;
 mod timer;
 mod vectors;
 
+pub use base::base_is_on;
 pub use ipi::{DeliveryMode, Destination, Ipi, Message, Shorthand, Trigger, Wakeup, lowest_priority};
 pub use lvt::Lvt;
 pub use timer::{BUS_CYCLE_NS, Deadline, MIN_PERIOD_NS, Now};
