@@ -10,27 +10,8 @@
 
 use crate::exit::Exit;
 use model::addr::Mfn;
+pub use model::regs::GuestMsr;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
-
-/// Registers that the processor or the back-end switches with the guest. Reads and writes of them by the guest
-/// need no exit, but for EFER, of which writes exit and reads do not where the processor can tell them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the architecture's")]
-pub enum GuestMsr {
-    Efer,
-    Star,
-    Lstar,
-    Cstar,
-    SyscallMask,
-    KernelGsBase,
-    FsBase,
-    GsBase,
-    SysenterCs,
-    SysenterEsp,
-    SysenterEip,
-    Pat,
-    TscAux,
-}
 
 /// Which exit to take as soon as the guest can accept an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

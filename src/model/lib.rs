@@ -27,5 +27,6 @@ pub mod rangeset;
 pub mod regions;
 pub mod regs;
 pub mod sched;
+pub mod svm;
 pub mod time;
 pub mod typing;

@@ -85,6 +85,26 @@ impl Regs {
     }
 }
 
+/// Registers that the processor or the back-end switches with the guest. Reads and writes of them by the guest
+/// need no exit, but for EFER, of which writes exit and reads do not where the processor can tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the architecture's")]
+pub enum GuestMsr {
+    Efer,
+    Star,
+    Lstar,
+    Cstar,
+    SyscallMask,
+    KernelGsBase,
+    FsBase,
+    GsBase,
+    SysenterCs,
+    SysenterEsp,
+    SysenterEip,
+    Pat,
+    TscAux,
+}
+
 pub use flags::{Cr0, Cr4, Efer, Rflags};
 
 #[expect(missing_docs, reason = "the names of the bits are the architecture's")]

@@ -13,6 +13,25 @@ const MSRPM_BYTES: usize = 2 * PAGE_SIZE as usize;
 const IOPM_ORDER: u8 = 2;
 const IOPM_BYTES: usize = 3 * PAGE_SIZE as usize;
 
+/// The MSRs that VMRUN, VMLOAD or the loading of a virtual CPU switch, and that therefore need no exit.
+/// EFER is missing: reads would show SVME, writes need a check.
+pub(super) const SWITCHED_MSRS: [u32; 11] = [
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0x277,       // PAT: the guest's is G_PAT
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0100, // FS_BASE
+    0xc000_0101, // GS_BASE
+    0xc000_0102, // KERNEL_GS_BASE
+];
+
+/// TSC_AUX, which the loading of a virtual CPU switches where the processor has it.
+pub(super) const TSC_AUX: u32 = 0xc000_0103;
+
 /// Firmware's POST code port, on which kernels write to gain a little time. It leads nowhere, so it passes.
 const POST_PORT: usize = 0x80;
 

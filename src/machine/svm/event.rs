@@ -14,10 +14,11 @@
 //! is clear, the guest runs one instruction under RFLAGS.TF, and the #DB that ends it is swallowed.
 
 use super::exit::code;
-use super::vmcb::{IntCtl, Intercept3, Vmcb};
+
 use crate::exit::Exit;
 use crate::virt::Window;
 use model::regs::{Event, Regs, Rflags, vector};
+use model::svm::{IntCtl, Intercept3, Vmcb};
 
 /// DR6: a single step; any hardware breakpoint.
 const DR6_BS: u64 = 1 << 14;

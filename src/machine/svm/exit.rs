@@ -3,10 +3,10 @@
 //! The codes that need the virtual CPU's state (interrupts, windows, IRET, #DB, #MC) are for
 //! [`super::run`], which looks at them first.
 
-use super::vmcb::Vmcb;
 use crate::exit::{Exit, Io, Length, NestedFault};
 use model::addr::GuestPhys;
 use model::regs::vector;
+use model::svm::Vmcb;
 
 /// Exit codes.
 pub(super) mod code {

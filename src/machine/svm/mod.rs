@@ -14,8 +14,6 @@ mod event;
 mod exit;
 mod features;
 mod run;
-mod state;
-mod vmcb;
 
 pub use features::detect;
 
@@ -33,7 +31,7 @@ use features::Features;
 use model::addr::{MachineAddr, Mfn, PAGE_SIZE};
 use model::ids::CpuId;
 use model::regs::{DescriptorTable, Efer, Event, Regs, Segment, SegmentName};
-use vmcb::{Vmcb, tlb_control};
+use model::svm::{Seg, Vmcb, tlb_control};
 
 const EFER: u32 = 0xc000_0080;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
@@ -142,11 +140,11 @@ impl Vcpu {
     pub fn new(nested_root: Mfn) -> Option<Self> {
         let features = features::read()?.features;
         let (iopm, mut msrpm) = (bitmap::iopm()?, Msrpm::new()?);
-        for msr in state::SWITCHED_MSRS {
+        for msr in bitmap::SWITCHED_MSRS {
             msrpm.allow(msr, true, true);
         }
         let has_tsc_aux = features.contains(Features::TSC_AUX);
-        msrpm.allow(state::TSC_AUX, has_tsc_aux, has_tsc_aux);
+        msrpm.allow(bitmap::TSC_AUX, has_tsc_aux, has_tsc_aux);
         let msrpm_addr = msrpm.addr();
         let (vmcb, events) = (OwnedPages::zeroed(0)?, Events::new());
         let (stamp, place) = (None, None);
@@ -180,7 +178,7 @@ impl Virt for Vcpu {
         unsafe { write_breakpoints(self.dr) };
         if self.has_tsc_aux() {
             // SAFETY: the processor has the register, and the host makes no use of it.
-            unsafe { msr::write(state::TSC_AUX, self.tsc_aux) };
+            unsafe { msr::write(bitmap::TSC_AUX, self.tsc_aux) };
         }
     }
 
@@ -188,7 +186,7 @@ impl Virt for Vcpu {
         self.dr = read_breakpoints();
         if self.has_tsc_aux() {
             // SAFETY: the processor has the register.
-            self.tsc_aux = unsafe { msr::read(state::TSC_AUX) };
+            self.tsc_aux = unsafe { msr::read(bitmap::TSC_AUX) };
         }
         self.place = None;
     }
@@ -237,7 +235,7 @@ impl Virt for Vcpu {
     }
 
     fn set_gdtr(&mut self, table: DescriptorTable) {
-        self.vmcb_mut().gdtr = vmcb::Seg::from_table(table);
+        self.vmcb_mut().gdtr = Seg::from_table(table);
     }
 
     fn idtr(&self) -> DescriptorTable {
@@ -245,7 +243,7 @@ impl Virt for Vcpu {
     }
 
     fn set_idtr(&mut self, table: DescriptorTable) {
-        self.vmcb_mut().idtr = vmcb::Seg::from_table(table);
+        self.vmcb_mut().idtr = Seg::from_table(table);
     }
 
     #[inline]
@@ -275,7 +273,7 @@ impl Virt for Vcpu {
         match self.vmcb().msr(name) {
             Some(value) => value,
             // SAFETY: the processor has the register.
-            None if self.place.is_some() && self.has_tsc_aux() => unsafe { msr::read(state::TSC_AUX) },
+            None if self.place.is_some() && self.has_tsc_aux() => unsafe { msr::read(bitmap::TSC_AUX) },
             None => self.tsc_aux,
         }
     }
@@ -288,7 +286,7 @@ impl Virt for Vcpu {
         self.tsc_aux = value & 0xffff_ffff;
         if self.place.is_some() && self.has_tsc_aux() {
             // SAFETY: the processor has the register, and the host makes no use of it.
-            unsafe { msr::write(state::TSC_AUX, self.tsc_aux) };
+            unsafe { msr::write(bitmap::TSC_AUX, self.tsc_aux) };
         }
     }
 

@@ -5,12 +5,12 @@ use super::entry::{world_switch, world_switch_guarded};
 use super::event::pending;
 use super::exit::{code, decode, instruction_length, is_wrmsr};
 use super::features::Features;
-use super::vmcb::tlb_control;
 use crate::exit::Exit;
 use crate::irq;
 use crate::percpu::this_cpu;
 use core::arch::asm;
 use model::regs::{Event, Regs};
+use model::svm::tlb_control;
 
 impl Vcpu {
     #[inline]

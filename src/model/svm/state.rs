@@ -4,28 +4,8 @@
 //! exit too, and [`Vmcb::efer`] hides the bit.
 
 use super::vmcb::{IntCtl, Intercept3, Intercept4, Seg, Vmcb};
-use crate::virt::GuestMsr;
-use model::addr::{MachineAddr, Mfn};
-use model::regs::{Cr0, DescriptorTable, Efer, Segment, SegmentName, vector};
-
-/// The MSRs that VMRUN, VMLOAD or the loading of a virtual CPU switch, and that therefore need no exit.
-/// EFER is missing: reads would show SVME, writes need a check.
-pub(super) const SWITCHED_MSRS: [u32; 11] = [
-    0x174,       // SYSENTER_CS
-    0x175,       // SYSENTER_ESP
-    0x176,       // SYSENTER_EIP
-    0x277,       // PAT: the guest's is G_PAT
-    0xc000_0081, // STAR
-    0xc000_0082, // LSTAR
-    0xc000_0083, // CSTAR
-    0xc000_0084, // SFMASK
-    0xc000_0100, // FS_BASE
-    0xc000_0101, // GS_BASE
-    0xc000_0102, // KERNEL_GS_BASE
-];
-
-/// TSC_AUX, which the loading of a virtual CPU switches where the processor has it.
-pub(super) const TSC_AUX: u32 = 0xc000_0103;
+use crate::addr::{MachineAddr, Mfn};
+use crate::regs::{Cr0, DescriptorTable, Efer, GuestMsr, Segment, SegmentName, vector};
 
 /// PAUSEs until a guest counts as spinning: some tens of microseconds, longer than a lock is held.
 const SPINS: u16 = 4000;
@@ -41,7 +21,7 @@ impl Vmcb {
     /// Not intercepted: CR0, CR3 and CR4, whose changes nested paging makes harmless to the host; DR0 to DR7,
     /// which are the guest's own while it is loaded; INVLPG; RDTSC, which TSC_OFFSET serves. #DB and #AC are,
     /// because their delivery can raise them again without end (CVE-2015-8104, CVE-2015-5307).
-    pub(super) fn initialise(&mut self, nested_root: Mfn, msrpm: MachineAddr, iopm: MachineAddr) {
+    pub fn initialise(&mut self, nested_root: Mfn, msrpm: MachineAddr, iopm: MachineAddr) {
         self.intercept_exceptions = 1 << vector::DB | 1 << vector::AC | 1 << vector::MC;
         self.intercept3 = Intercept3::INTR
             | Intercept3::NMI
@@ -65,7 +45,7 @@ impl Vmcb {
     }
 
     /// Makes [`SPINS`] PAUSEs exit, if they come close together where the processor can tell (APM 2 15.14.4).
-    pub(super) fn watch_spinning(&mut self, has_threshold: bool) {
+    pub fn watch_spinning(&mut self, has_threshold: bool) {
         self.intercept3 |= Intercept3::PAUSE;
         self.pause_filter_count = SPINS;
         self.pause_filter_threshold = if has_threshold { SPIN_CYCLES } else { 0 };
@@ -88,7 +68,9 @@ impl Vmcb {
         self.g_pat = 0x0007_0406_0007_0406;
     }
 
-    pub(super) fn segment(&self, name: SegmentName) -> Segment {
+    /// A segment register.
+    #[inline]
+    pub fn segment(&self, name: SegmentName) -> Segment {
         match name {
             SegmentName::Ldtr => self.ldtr,
             SegmentName::Tr => self.tr,
@@ -98,7 +80,7 @@ impl Vmcb {
     }
 
     /// Writes a segment; the privilege level is that of SS.
-    pub(super) fn set_segment(&mut self, name: SegmentName, segment: Segment) {
+    pub fn set_segment(&mut self, name: SegmentName, segment: Segment) {
         let raw = Seg::from_segment(segment);
         match name {
             SegmentName::Ldtr => self.ldtr = raw,
@@ -112,7 +94,7 @@ impl Vmcb {
 
     /// Control register 0, 2, 3 or 4; 0 for another number.
     #[inline]
-    pub(super) fn cr(&self, n: u8) -> u64 {
+    pub fn cr(&self, n: u8) -> u64 {
         match n {
             0 => self.cr0,
             2 => self.cr2,
@@ -123,7 +105,7 @@ impl Vmcb {
     }
 
     /// Writes control register 0, 2, 3 or 4; another number changes nothing.
-    pub(super) fn set_cr(&mut self, n: u8, value: u64) {
+    pub fn set_cr(&mut self, n: u8, value: u64) {
         match n {
             0 => {
                 self.cr0 = value;
@@ -137,12 +119,13 @@ impl Vmcb {
     }
 
     /// EFER as the guest believes it to be.
-    pub(super) fn efer(&self) -> u64 {
+    #[inline]
+    pub fn efer(&self) -> u64 {
         self.efer & !Efer::SVME.bits()
     }
 
     /// Writes EFER; LMA follows from LME and CR0.PG.
-    pub(super) fn set_efer(&mut self, value: u64) {
+    pub fn set_efer(&mut self, value: u64) {
         let mut efer = value & !Efer::LMA.bits() | Efer::SVME.bits();
         if efer & Efer::LME.bits() != 0 && self.cr0 & Cr0::PG.bits() != 0 {
             efer |= Efer::LMA.bits();
@@ -151,13 +134,14 @@ impl Vmcb {
     }
 
     /// Whether the guest runs 64-bit code.
-    pub(super) fn in_64_bit_code(&self) -> bool {
+    #[inline]
+    pub fn in_64_bit_code(&self) -> bool {
         self.efer & Efer::LMA.bits() != 0 && self.segment(SegmentName::Cs).is_long()
     }
 
     /// The MSRs that the block holds: `None` for TSC_AUX.
     #[inline]
-    pub(super) fn msr(&self, msr: GuestMsr) -> Option<u64> {
+    pub fn msr(&self, msr: GuestMsr) -> Option<u64> {
         Some(match msr {
             GuestMsr::Efer => self.efer(),
             GuestMsr::Star => self.star,
@@ -176,7 +160,7 @@ impl Vmcb {
     }
 
     /// Writes an MSR of [`Vmcb::msr`]; TSC_AUX is not one.
-    pub(super) fn set_msr(&mut self, msr: GuestMsr, value: u64) {
+    pub fn set_msr(&mut self, msr: GuestMsr, value: u64) {
         match msr {
             GuestMsr::Efer => self.set_efer(value),
             GuestMsr::Star => self.star = value,
@@ -199,18 +183,19 @@ impl Vmcb {
     }
 
     /// CR8, which the processor keeps in V_TPR.
-    pub(super) fn cr8(&self) -> u8 {
+    #[inline]
+    pub fn cr8(&self) -> u8 {
         (self.int_ctl.bits() & V_TPR) as u8
     }
 
     /// Sets CR8; only its low four bits exist.
-    pub(super) fn set_cr8(&mut self, cr8: u8) {
+    pub fn set_cr8(&mut self, cr8: u8) {
         let rest = self.int_ctl.bits() & !0xff;
         self.int_ctl = IntCtl::from_bits_retain(rest | u64::from(cr8) & V_TPR);
     }
 
     /// Sets V_INTR_PRIO, below which V_TPR must be for the virtual interrupt to count.
-    pub(super) fn set_priority(&mut self, priority: u8) {
+    pub fn set_priority(&mut self, priority: u8) {
         let rest = self.int_ctl.bits() & !(0xf << V_INTR_PRIO_SHIFT);
         self.int_ctl = IntCtl::from_bits_retain(rest | (u64::from(priority) & 0xf) << V_INTR_PRIO_SHIFT);
     }
@@ -220,7 +205,7 @@ impl Vmcb {
 mod tests {
     use super::*;
 
-    fn reset() -> alloc::boxed::Box<Vmcb> {
+    fn reset() -> Box<Vmcb> {
         let mut vmcb = Vmcb::zeroed();
         vmcb.initialise(Mfn::new(5), MachineAddr::new(0x2000), MachineAddr::new(0x4000));
         vmcb
