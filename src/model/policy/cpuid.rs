@@ -132,13 +132,18 @@ impl CpuidPolicy {
     }
 
     /// What CPUID answers.
+    #[inline]
     pub fn query(&self, leaf: u32, subleaf: u32, now: &Dynamic) -> Leaf {
+        // Guests ask for this one at any time, some only to serialize.
+        if leaf == 1 { self.leaf_1(now) } else { self.query_other(leaf, subleaf, now) }
+    }
+
+    fn query_other(&self, leaf: u32, subleaf: u32, now: &Dynamic) -> Leaf {
         if XenLeaves::has(leaf) {
             return self.xen.query(leaf, subleaf, now.vcpu.0, self.kind);
         }
         let mut answer = self.fixed(leaf, subleaf);
         match (leaf, subleaf) {
-            (1, _) => self.adjust_leaf_1(&mut answer, now),
             (7, 0) => set_if(&mut answer[2], l7_ecx::OSPKE, now.cr4 & Cr4::PKE.bits() != 0),
             (0xb, _) if self.kind == Kind::Hvm => {
                 answer = topology::extended(subleaf, self.nr_vcpus);
@@ -233,12 +238,15 @@ impl CpuidPolicy {
         of(&self.basic, 0).or_else(|| of(&self.extended, EXTENDED)).unwrap_or([0; 4])
     }
 
-    fn adjust_leaf_1(&self, answer: &mut Leaf, now: &Dynamic) {
+    #[inline]
+    fn leaf_1(&self, now: &Dynamic) -> Leaf {
+        let mut answer = self.basic[1];
         // A PV guest's processors are packages of one thread, numbered as Linux numbers them.
         let id = if self.kind == Kind::Hvm { topology::apic_id(now.vcpu.0) } else { now.vcpu.0 };
         answer[1] = (answer[1] & 0x00ff_ffff) | (id << 24);
         set_if(&mut answer[2], l1_ecx::OSXSAVE, now.cr4 & Cr4::OSXSAVE.bits() != 0);
         set_if(&mut answer[3], l1_edx::APIC, now.apic_enabled);
+        answer
     }
 }
 
