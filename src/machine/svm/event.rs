@@ -68,7 +68,7 @@ impl Events {
         vmcb.end_shadow();
         if event == Event::Nmi {
             self.gate = Gate::Handling;
-            vmcb.intercept3.insert(Intercept3::IRET);
+            vmcb.set_intercept(Intercept3::IRET, true);
             self.arm(vmcb);
         }
     }
@@ -100,9 +100,11 @@ impl Events {
             Window::Nmi => self.gate == Gate::Open,
         };
         let is_armed = any || self.threshold > 0;
-        vmcb.intercept3.set(Intercept3::VINTR, is_armed);
-        vmcb.int_ctl.set(IntCtl::V_IRQ, is_armed);
-        vmcb.int_ctl.set(IntCtl::V_IGN_TPR, any);
+        vmcb.set_intercept(Intercept3::VINTR, is_armed);
+        let mut int_ctl = vmcb.int_ctl();
+        int_ctl.set(IntCtl::V_IRQ, is_armed);
+        int_ctl.set(IntCtl::V_IGN_TPR, any);
+        vmcb.set_int_ctl(int_ctl);
         vmcb.set_priority(self.threshold.saturating_sub(u8::from(self.is_inclusive)));
     }
 
@@ -119,7 +121,7 @@ impl Events {
         // Over an event to deliver it would step into the handler, with TF in the pushed flags.
         if is_blocked && regs.rflags & Rflags::TF.bits() == 0 && pending(vmcb).is_none() {
             regs.rflags |= Rflags::TF.bits();
-            self.step = Some(vmcb.dr6);
+            self.step = Some(vmcb.dr6());
         }
     }
 
@@ -147,13 +149,13 @@ impl Events {
         if vmcb.exit_code != code::EXCEPTION_DB {
             return None;
         }
-        vmcb.dr6 = vmcb.dr6 & !DR6_BS | dr6 & DR6_BS;
-        (vmcb.dr6 & !dr6 & DR6_BREAKPOINTS == 0).then_some(Exit::NmiWindow)
+        vmcb.set_dr6(vmcb.dr6() & !DR6_BS | dr6 & DR6_BS);
+        (vmcb.dr6() & !dr6 & DR6_BREAKPOINTS == 0).then_some(Exit::NmiWindow)
     }
 
     /// The guest is about to leave its NMI handler.
     pub(super) fn on_iret(&mut self, vmcb: &mut Vmcb) -> Exit {
-        vmcb.intercept3.remove(Intercept3::IRET);
+        vmcb.set_intercept(Intercept3::IRET, false);
         self.gate = Gate::Leaving { iret: vmcb.rip };
         Exit::Host
     }
@@ -201,7 +203,7 @@ pub(super) fn skip(vmcb: &mut Vmcb, regs: &mut Regs, len: u8) {
     regs.rflags &= !Rflags::RF.bits();
     vmcb.end_shadow();
     if regs.rflags & Rflags::TF.bits() != 0 && vmcb.event_inj & VALID == 0 {
-        vmcb.dr6 |= DR6_BS;
+        vmcb.set_dr6(vmcb.dr6() | DR6_BS);
         vmcb.event_inj = encode(Event::Exception { vector: vector::DB, error: None });
     }
 }

@@ -85,13 +85,13 @@ fn a_second_nmi_waits_for_the_iret_to_be_executed() {
 fn a_wanted_nmi_window_opens_by_a_step_over_the_iret() {
     let (mut vmcb, mut events, mut regs) = in_nmi_handler_at_iret();
     events.want(&mut vmcb, Window::Nmi);
-    assert!(!vmcb.intercept3.contains(Intercept3::VINTR));
+    assert!(!vmcb.intercepts().contains(Intercept3::VINTR));
     events.before_entry(&mut vmcb, &mut regs);
     assert_ne!(regs.rflags & TF, 0);
-    vmcb.dr6 |= DR6_BS;
+    vmcb.set_dr6(vmcb.dr6() | DR6_BS);
     regs.rflags = 2;
     assert_eq!(leave(&mut vmcb, &mut events, &mut regs, code::EXCEPTION_DB, 0x1000), Some(Exit::NmiWindow));
-    assert_eq!(vmcb.dr6 & DR6_BS, 0);
+    assert_eq!(vmcb.dr6() & DR6_BS, 0);
     assert!(events.nmis_open(&vmcb));
 }
 
@@ -110,9 +110,9 @@ fn a_breakpoint_of_the_guest_during_a_step_reaches_the_guest() {
     let (mut vmcb, mut events, mut regs) = in_nmi_handler_at_iret();
     events.want(&mut vmcb, Window::Nmi);
     events.before_entry(&mut vmcb, &mut regs);
-    vmcb.dr6 |= DR6_BS | 1;
+    vmcb.set_dr6(vmcb.dr6() | DR6_BS | 1);
     assert_eq!(leave(&mut vmcb, &mut events, &mut regs, code::EXCEPTION_DB, 0x1000), None);
-    assert_eq!(vmcb.dr6 & (DR6_BS | 1), 1);
+    assert_eq!(vmcb.dr6() & (DR6_BS | 1), 1);
 }
 
 #[test]
@@ -120,24 +120,24 @@ fn a_threshold_exits_below_it_even_where_equal_priority_is_delivered() {
     let (mut vmcb, mut events, _) = guest();
     vmcb.set_cr8(5);
     events.set_threshold(&mut vmcb, 5);
-    assert_eq!(vmcb.int_ctl.bits() >> 16 & 0xf, 5);
+    assert_eq!(vmcb.int_ctl().bits() >> 16 & 0xf, 5);
     assert_eq!(events.on_virtual_interrupt(&mut vmcb), Exit::Host);
-    assert_eq!(vmcb.int_ctl.bits() >> 16 & 0xf, 4);
+    assert_eq!(vmcb.int_ctl().bits() >> 16 & 0xf, 4);
     vmcb.set_cr8(4);
     assert_eq!(events.on_virtual_interrupt(&mut vmcb), Exit::TprBelowThreshold);
     events.set_threshold(&mut vmcb, 0);
-    assert!(!vmcb.int_ctl.contains(IntCtl::V_IRQ));
+    assert!(!vmcb.int_ctl().contains(IntCtl::V_IRQ));
 }
 
 #[test]
 fn an_interrupt_window_ignores_cr8_and_holds_until_changed() {
     let (mut vmcb, mut events, _) = guest();
     events.want(&mut vmcb, Window::Interrupt);
-    assert!(vmcb.int_ctl.contains(IntCtl::V_IRQ | IntCtl::V_IGN_TPR));
+    assert!(vmcb.int_ctl().contains(IntCtl::V_IRQ | IntCtl::V_IGN_TPR));
     assert_eq!(events.on_virtual_interrupt(&mut vmcb), Exit::InterruptWindow);
-    assert!(vmcb.intercept3.contains(Intercept3::VINTR));
+    assert!(vmcb.intercepts().contains(Intercept3::VINTR));
     events.want(&mut vmcb, Window::None);
-    assert!(!vmcb.intercept3.contains(Intercept3::VINTR));
+    assert!(!vmcb.intercepts().contains(Intercept3::VINTR));
 }
 
 #[test]
@@ -156,5 +156,5 @@ fn a_skip_under_single_step_delivers_it() {
     regs.rflags |= TF;
     skip(&mut vmcb, &mut regs, 3);
     assert_eq!(pending(&vmcb), Some(Event::Exception { vector: 1, error: None }));
-    assert_ne!(vmcb.dr6 & DR6_BS, 0);
+    assert_ne!(vmcb.dr6() & DR6_BS, 0);
 }

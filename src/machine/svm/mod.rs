@@ -31,7 +31,7 @@ use features::Features;
 use model::addr::{MachineAddr, Mfn, PAGE_SIZE};
 use model::ids::CpuId;
 use model::regs::{DescriptorTable, Efer, Event, Regs, Segment, SegmentName};
-use model::svm::{Seg, Vmcb, tlb_control};
+use model::svm::{Vmcb, tlb_control};
 
 const EFER: u32 = 0xc000_0080;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
@@ -114,7 +114,7 @@ impl Vcpu {
         });
         self.stamp = Some(stamp);
         let vmcb = self.vmcb_mut();
-        vmcb.asid = stamp.asid();
+        vmcb.set_asid(stamp.asid());
         if must_flush {
             vmcb.tlb_control = tlb_control::ALL;
         }
@@ -231,19 +231,19 @@ impl Virt for Vcpu {
     }
 
     fn gdtr(&self) -> DescriptorTable {
-        self.vmcb().gdtr.to_table()
+        self.vmcb().gdtr()
     }
 
     fn set_gdtr(&mut self, table: DescriptorTable) {
-        self.vmcb_mut().gdtr = Seg::from_table(table);
+        self.vmcb_mut().set_gdtr(table);
     }
 
     fn idtr(&self) -> DescriptorTable {
-        self.vmcb().idtr.to_table()
+        self.vmcb().idtr()
     }
 
     fn set_idtr(&mut self, table: DescriptorTable) {
-        self.vmcb_mut().idtr = Seg::from_table(table);
+        self.vmcb_mut().set_idtr(table);
     }
 
     #[inline]
@@ -291,7 +291,7 @@ impl Virt for Vcpu {
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {
-        self.vmcb_mut().tsc_offset = offset;
+        self.vmcb_mut().set_tsc_offset(offset);
     }
 
     fn flush(&mut self) {
@@ -305,11 +305,11 @@ impl Virt for Vcpu {
     }
 
     fn cpl(&self) -> u8 {
-        self.vmcb().cpl
+        self.vmcb().cpl()
     }
 
     fn is_long(&self) -> bool {
-        self.vmcb().efer & Efer::LMA.bits() != 0
+        self.vmcb().is_long()
     }
 }
 

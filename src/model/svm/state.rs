@@ -22,8 +22,8 @@ impl Vmcb {
     /// which are the guest's own while it is loaded; INVLPG; RDTSC, which TSC_OFFSET serves. #DB and #AC are,
     /// because their delivery can raise them again without end (CVE-2015-8104, CVE-2015-5307).
     pub fn initialise(&mut self, nested_root: Mfn, msrpm: MachineAddr, iopm: MachineAddr) {
-        self.intercept_exceptions = 1 << vector::DB | 1 << vector::AC | 1 << vector::MC;
-        self.intercept3 = Intercept3::INTR
+        self.intercept_exceptions.set(1 << vector::DB | 1 << vector::AC | 1 << vector::MC, &mut self.clean);
+        let intercept3 = Intercept3::INTR
             | Intercept3::NMI
             | Intercept3::INIT
             | Intercept3::RDPMC
@@ -35,37 +35,40 @@ impl Vmcb {
             | Intercept3::MSR_PROT
             | Intercept3::TASK_SWITCH
             | Intercept3::SHUTDOWN;
-        self.intercept4 = Intercept4::all();
-        self.iopm_base = iopm.raw();
-        self.msrpm_base = msrpm.raw();
-        self.int_ctl = IntCtl::V_INTR_MASKING;
-        self.np_control = 1;
-        self.n_cr3 = nested_root.base().raw();
+        self.intercept3.set(intercept3, &mut self.clean);
+        self.intercept4.set(Intercept4::all(), &mut self.clean);
+        self.iopm_base.set(iopm.raw(), &mut self.clean);
+        self.msrpm_base.set(msrpm.raw(), &mut self.clean);
+        self.int_ctl.set(IntCtl::V_INTR_MASKING, &mut self.clean);
+        self.np_control.set(1, &mut self.clean);
+        self.n_cr3.set(nested_root.base().raw(), &mut self.clean);
         self.reset();
     }
 
     /// Makes [`SPINS`] PAUSEs exit, if they come close together where the processor can tell (APM 2 15.14.4).
     pub fn watch_spinning(&mut self, has_threshold: bool) {
-        self.intercept3 |= Intercept3::PAUSE;
-        self.pause_filter_count = SPINS;
-        self.pause_filter_threshold = if has_threshold { SPIN_CYCLES } else { 0 };
+        self.set_intercept(Intercept3::PAUSE, true);
+        self.pause_filter_count.set(SPINS, &mut self.clean);
+        self.pause_filter_threshold.set(if has_threshold { SPIN_CYCLES } else { 0 }, &mut self.clean);
     }
 
     fn reset(&mut self) {
         let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
-        self.segments = [Seg::from_segment(data); 6];
+        for segment in &mut self.segments {
+            segment.set(Seg::from_segment(data), &mut self.clean);
+        }
         let code = Segment { selector: 0xf000, attributes: 0x9b, base: 0xffff_0000, ..data };
         self.set_segment(SegmentName::Cs, code);
         self.set_segment(SegmentName::Ldtr, Segment { attributes: 0x82, ..data });
         self.set_segment(SegmentName::Tr, Segment { attributes: 0x8b, ..data });
         let table = DescriptorTable { base: 0, limit: 0xffff };
-        self.gdtr = Seg::from_table(table);
-        self.idtr = Seg::from_table(table);
-        self.cr0 = (Cr0::CD | Cr0::NW | Cr0::ET).bits();
-        self.dr6 = 0xffff_0ff0;
-        self.dr7 = 0x400;
-        self.efer = Efer::SVME.bits();
-        self.g_pat = 0x0007_0406_0007_0406;
+        self.gdtr.set(Seg::from_table(table), &mut self.clean);
+        self.idtr.set(Seg::from_table(table), &mut self.clean);
+        self.cr0.set((Cr0::CD | Cr0::NW | Cr0::ET).bits(), &mut self.clean);
+        self.dr6.set(0xffff_0ff0, &mut self.clean);
+        self.dr7.set(0x400, &mut self.clean);
+        self.efer.set(Efer::SVME.bits(), &mut self.clean);
+        self.g_pat.set(0x0007_0406_0007_0406, &mut self.clean);
     }
 
     /// A segment register.
@@ -74,7 +77,7 @@ impl Vmcb {
         match name {
             SegmentName::Ldtr => self.ldtr,
             SegmentName::Tr => self.tr,
-            _ => self.segments[name as usize],
+            _ => self.segments[name as usize].get(),
         }
         .to_segment()
     }
@@ -85,21 +88,57 @@ impl Vmcb {
         match name {
             SegmentName::Ldtr => self.ldtr = raw,
             SegmentName::Tr => self.tr = raw,
-            _ => self.segments[name as usize] = raw,
+            _ => self.segments[name as usize].set(raw, &mut self.clean),
         }
         if name == SegmentName::Ss {
-            self.cpl = segment.dpl();
+            self.cpl.set(segment.dpl(), &mut self.clean);
         }
+    }
+
+    /// The current privilege level.
+    #[inline]
+    pub fn cpl(&self) -> u8 {
+        self.cpl.get()
+    }
+
+    /// GDTR.
+    pub fn gdtr(&self) -> DescriptorTable {
+        self.gdtr.get().to_table()
+    }
+
+    /// Writes GDTR.
+    pub fn set_gdtr(&mut self, table: DescriptorTable) {
+        self.gdtr.set(Seg::from_table(table), &mut self.clean);
+    }
+
+    /// IDTR.
+    pub fn idtr(&self) -> DescriptorTable {
+        self.idtr.get().to_table()
+    }
+
+    /// Writes IDTR.
+    pub fn set_idtr(&mut self, table: DescriptorTable) {
+        self.idtr.set(Seg::from_table(table), &mut self.clean);
+    }
+
+    /// DR6.
+    pub fn dr6(&self) -> u64 {
+        self.dr6.get()
+    }
+
+    /// Writes DR6.
+    pub fn set_dr6(&mut self, value: u64) {
+        self.dr6.set(value, &mut self.clean);
     }
 
     /// Control register 0, 2, 3 or 4; 0 for another number.
     #[inline]
     pub fn cr(&self, n: u8) -> u64 {
         match n {
-            0 => self.cr0,
-            2 => self.cr2,
-            3 => self.cr3,
-            4 => self.cr4,
+            0 => self.cr0.get(),
+            2 => self.cr2.get(),
+            3 => self.cr3.get(),
+            4 => self.cr4.get(),
             _ => 0,
         }
     }
@@ -108,12 +147,12 @@ impl Vmcb {
     pub fn set_cr(&mut self, n: u8, value: u64) {
         match n {
             0 => {
-                self.cr0 = value;
-                self.set_efer(self.efer);
+                self.cr0.set(value, &mut self.clean);
+                self.set_efer(self.efer.get());
             }
-            2 => self.cr2 = value,
-            3 => self.cr3 = value,
-            4 => self.cr4 = value,
+            2 => self.cr2.set(value, &mut self.clean),
+            3 => self.cr3.set(value, &mut self.clean),
+            4 => self.cr4.set(value, &mut self.clean),
             _ => {}
         }
     }
@@ -121,22 +160,28 @@ impl Vmcb {
     /// EFER as the guest believes it to be.
     #[inline]
     pub fn efer(&self) -> u64 {
-        self.efer & !Efer::SVME.bits()
+        self.efer.get() & !Efer::SVME.bits()
     }
 
     /// Writes EFER; LMA follows from LME and CR0.PG.
     pub fn set_efer(&mut self, value: u64) {
         let mut efer = value & !Efer::LMA.bits() | Efer::SVME.bits();
-        if efer & Efer::LME.bits() != 0 && self.cr0 & Cr0::PG.bits() != 0 {
+        if efer & Efer::LME.bits() != 0 && self.cr0.get() & Cr0::PG.bits() != 0 {
             efer |= Efer::LMA.bits();
         }
-        self.efer = efer;
+        self.efer.set(efer, &mut self.clean);
+    }
+
+    /// Whether the guest is in long mode.
+    #[inline]
+    pub fn is_long(&self) -> bool {
+        self.efer.get() & Efer::LMA.bits() != 0
     }
 
     /// Whether the guest runs 64-bit code.
     #[inline]
     pub fn in_64_bit_code(&self) -> bool {
-        self.efer & Efer::LMA.bits() != 0 && self.segment(SegmentName::Cs).is_long()
+        self.is_long() && self.segment(SegmentName::Cs).is_long()
     }
 
     /// The MSRs that the block holds: `None` for TSC_AUX.
@@ -154,7 +199,7 @@ impl Vmcb {
             GuestMsr::SysenterCs => self.sysenter_cs,
             GuestMsr::SysenterEsp => self.sysenter_esp,
             GuestMsr::SysenterEip => self.sysenter_eip,
-            GuestMsr::Pat => self.g_pat,
+            GuestMsr::Pat => self.g_pat.get(),
             GuestMsr::TscAux => return None,
         })
     }
@@ -173,7 +218,7 @@ impl Vmcb {
             GuestMsr::SysenterCs => self.sysenter_cs = value,
             GuestMsr::SysenterEsp => self.sysenter_esp = value,
             GuestMsr::SysenterEip => self.sysenter_eip = value,
-            GuestMsr::Pat => self.g_pat = value,
+            GuestMsr::Pat => self.g_pat.set(value, &mut self.clean),
             GuestMsr::TscAux => {}
         }
     }
@@ -185,19 +230,20 @@ impl Vmcb {
     /// CR8, which the processor keeps in V_TPR.
     #[inline]
     pub fn cr8(&self) -> u8 {
-        (self.int_ctl.bits() & V_TPR) as u8
+        (self.int_ctl.get().bits() & V_TPR) as u8
     }
 
     /// Sets CR8; only its low four bits exist.
     pub fn set_cr8(&mut self, cr8: u8) {
-        let rest = self.int_ctl.bits() & !0xff;
-        self.int_ctl = IntCtl::from_bits_retain(rest | u64::from(cr8) & V_TPR);
+        let rest = self.int_ctl.get().bits() & !0xff;
+        self.int_ctl.set(IntCtl::from_bits_retain(rest | u64::from(cr8) & V_TPR), &mut self.clean);
     }
 
     /// Sets V_INTR_PRIO, below which V_TPR must be for the virtual interrupt to count.
     pub fn set_priority(&mut self, priority: u8) {
-        let rest = self.int_ctl.bits() & !(0xf << V_INTR_PRIO_SHIFT);
-        self.int_ctl = IntCtl::from_bits_retain(rest | (u64::from(priority) & 0xf) << V_INTR_PRIO_SHIFT);
+        let rest = self.int_ctl.get().bits() & !(0xf << V_INTR_PRIO_SHIFT);
+        self.int_ctl
+            .set(IntCtl::from_bits_retain(rest | (u64::from(priority) & 0xf) << V_INTR_PRIO_SHIFT), &mut self.clean);
     }
 }
 
@@ -236,7 +282,7 @@ mod tests {
         let mut vmcb = reset();
         for efer in [0, Efer::SVME.bits(), u64::MAX] {
             vmcb.set_efer(efer);
-            assert_ne!(vmcb.efer & Efer::SVME.bits(), 0);
+            assert_ne!(vmcb.efer.get() & Efer::SVME.bits(), 0);
             assert_eq!(vmcb.efer() & Efer::SVME.bits(), 0);
         }
     }
@@ -259,19 +305,19 @@ mod tests {
             vmcb.set_segment(name, segment);
             assert_eq!(vmcb.segment(name), segment);
         }
-        assert_eq!(vmcb.cpl, 3);
+        assert_eq!(vmcb.cpl(), 3);
     }
 
     #[test]
     fn cr8_and_priority_leave_the_other_controls_alone() {
         let mut vmcb = reset();
-        vmcb.int_ctl |= IntCtl::V_IRQ;
+        vmcb.set_int_ctl(vmcb.int_ctl() | IntCtl::V_IRQ);
         vmcb.set_cr8(0xff);
         vmcb.set_priority(9);
         assert_eq!(vmcb.cr8(), 15);
-        assert_eq!(vmcb.int_ctl.bits(), 1 << 24 | 9 << 16 | 1 << 8 | 15);
+        assert_eq!(vmcb.int_ctl().bits(), 1 << 24 | 9 << 16 | 1 << 8 | 15);
         vmcb.set_cr8(0);
         vmcb.set_priority(0);
-        assert_eq!(vmcb.int_ctl, IntCtl::V_INTR_MASKING | IntCtl::V_IRQ);
+        assert_eq!(vmcb.int_ctl(), IntCtl::V_INTR_MASKING | IntCtl::V_IRQ);
     }
 }

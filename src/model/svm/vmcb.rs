@@ -4,6 +4,8 @@
 //! the state save area from 0x400. Names and offsets are those of APM 2 appendix B, tables B-1 and B-2.
 //! Every field holds any bit pattern, so a zeroed page is a valid [`Vmcb`].
 
+use super::clean::group::*;
+use super::clean::{Cached, Clean};
 use crate::regs::{DescriptorTable, Segment};
 use alloc::boxed::Box;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -117,26 +119,26 @@ impl Seg {
     }
 }
 
-/// The control block.
+/// The control block. A field that a clean bit covers is written by the functions of [`Vmcb`] alone.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4096))]
 #[expect(missing_docs, reason = "the names are the manual's")]
 pub struct Vmcb {
-    pub intercept_cr: u32,
-    pub intercept_dr: u32,
-    pub intercept_exceptions: u32,
-    pub intercept3: Intercept3,
-    pub intercept4: Intercept4,
+    intercept_cr: Cached<u32, I>,
+    intercept_dr: Cached<u32, I>,
+    pub(super) intercept_exceptions: Cached<u32, I>,
+    pub(super) intercept3: Cached<Intercept3, I>,
+    pub(super) intercept4: Cached<Intercept4, I>,
     reserved_014: [u8; 0x28],
-    pub pause_filter_threshold: u16,
-    pub pause_filter_count: u16,
-    pub iopm_base: u64,
-    pub msrpm_base: u64,
-    pub tsc_offset: u64,
-    pub asid: u32,
+    pub(super) pause_filter_threshold: Cached<u16, I>,
+    pub(super) pause_filter_count: Cached<u16, I>,
+    pub(super) iopm_base: Cached<u64, IOPM>,
+    pub(super) msrpm_base: Cached<u64, IOPM>,
+    pub(super) tsc_offset: Cached<u64, I>,
+    pub(super) asid: Cached<u32, ASID>,
     pub tlb_control: u8,
     reserved_05d: [u8; 3],
-    pub int_ctl: IntCtl,
+    pub(super) int_ctl: Cached<IntCtl, TPR>,
     /// Bit 0 is the interrupt shadow.
     pub int_state: u64,
     pub exit_code: u64,
@@ -144,49 +146,49 @@ pub struct Vmcb {
     pub exit_info2: u64,
     pub exit_int_info: u64,
     /// Bit 0 turns nested paging on.
-    pub np_control: u64,
+    pub(super) np_control: Cached<u64, NP>,
     reserved_098: [u8; 0x10],
     pub event_inj: u64,
-    pub n_cr3: u64,
+    pub(super) n_cr3: Cached<u64, NP>,
     reserved_0b8: [u8; 8],
-    /// Zero: the processor keeps nothing of this block from one VMRUN to the next (APM 2 15.15).
-    clean: u64,
+    pub(super) clean: Clean,
+    reserved_0c4: [u8; 4],
     pub next_rip: u64,
     reserved_0d0: [u8; 0x330],
 
-    /// ES, CS, SS, DS, FS, GS, as [`crate::regs::SegmentName`] counts.
-    pub segments: [Seg; 6],
-    pub gdtr: Seg,
-    pub ldtr: Seg,
-    pub idtr: Seg,
-    pub tr: Seg,
+    /// ES, CS, SS, DS, FS, GS, as [`crate::regs::SegmentName`] counts. FS and GS are VMLOAD's and would need no bit.
+    pub(super) segments: [Cached<Seg, SEG>; 6],
+    pub(super) gdtr: Cached<Seg, DT>,
+    pub(super) ldtr: Seg,
+    pub(super) idtr: Cached<Seg, DT>,
+    pub(super) tr: Seg,
     reserved_4a0: [u8; 0x2b],
-    pub cpl: u8,
+    pub(super) cpl: Cached<u8, SEG>,
     reserved_4cc: [u8; 4],
-    pub efer: u64,
+    pub(super) efer: Cached<u64, CRX>,
     reserved_4d8: [u8; 0x70],
-    pub cr4: u64,
-    pub cr3: u64,
-    pub cr0: u64,
-    pub dr7: u64,
-    pub dr6: u64,
+    pub(super) cr4: Cached<u64, CRX>,
+    pub(super) cr3: Cached<u64, CRX>,
+    pub(super) cr0: Cached<u64, CRX>,
+    pub(super) dr7: Cached<u64, DRX>,
+    pub(super) dr6: Cached<u64, DRX>,
     pub rflags: u64,
     pub rip: u64,
     reserved_580: [u8; 0x58],
     pub rsp: u64,
     reserved_5e0: [u8; 0x18],
     pub rax: u64,
-    pub star: u64,
-    pub lstar: u64,
-    pub cstar: u64,
-    pub sfmask: u64,
-    pub kernel_gs_base: u64,
-    pub sysenter_cs: u64,
-    pub sysenter_esp: u64,
-    pub sysenter_eip: u64,
-    pub cr2: u64,
+    pub(super) star: u64,
+    pub(super) lstar: u64,
+    pub(super) cstar: u64,
+    pub(super) sfmask: u64,
+    pub(super) kernel_gs_base: u64,
+    pub(super) sysenter_cs: u64,
+    pub(super) sysenter_esp: u64,
+    pub(super) sysenter_eip: u64,
+    pub(super) cr2: Cached<u64, CR2>,
     reserved_648: [u8; 0x20],
-    pub g_pat: u64,
+    pub(super) g_pat: Cached<u64, NP>,
     reserved_670: [u8; 0x990],
 }
 
@@ -214,6 +216,17 @@ impl Vmcb {
         Box::new(Self::new_zeroed())
     }
 
+    /// The block has run, on a processor that keeps what `clean` says (APM 2 15.15).
+    #[inline(always)]
+    pub fn note_run(&mut self, clean: Clean) {
+        self.clean = clean;
+    }
+
+    /// All of it is loaded at the next VMRUN.
+    pub(super) fn forget_kept(&mut self) {
+        self.clean = Clean::NOTHING;
+    }
+
     /// Whether STI or MOV SS holds interrupts off for one instruction.
     #[inline]
     pub fn shadow(&self) -> bool {
@@ -224,5 +237,37 @@ impl Vmcb {
     #[inline]
     pub fn end_shadow(&mut self) {
         self.int_state &= !1;
+    }
+
+    /// What exits.
+    pub fn intercepts(&self) -> Intercept3 {
+        self.intercept3.get()
+    }
+
+    /// Whether these exit.
+    pub fn set_intercept(&mut self, what: Intercept3, exits: bool) {
+        let mut all = self.intercept3.get();
+        all.set(what, exits);
+        self.intercept3.set(all, &mut self.clean);
+    }
+
+    /// The virtual interrupt controls.
+    pub fn int_ctl(&self) -> IntCtl {
+        self.int_ctl.get()
+    }
+
+    /// Writes [`Vmcb::int_ctl`].
+    pub fn set_int_ctl(&mut self, value: IntCtl) {
+        self.int_ctl.set(value, &mut self.clean);
+    }
+
+    /// Sets the address-space identifier.
+    pub fn set_asid(&mut self, asid: u32) {
+        self.asid.set(asid, &mut self.clean);
+    }
+
+    /// Sets what is added to the TSC.
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        self.tsc_offset.set(offset, &mut self.clean);
     }
 }
