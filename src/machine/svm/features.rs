@@ -1,8 +1,9 @@
 //! What this processor's AMD-V offers: CPUID leaf 0x8000_000a (APM 3 E.4.9) and VM_CR (APM 2 15.30.1).
 //!
 //! Nested paging is required. Next-RIP save and flush by ASID are used where they are; without them the kernel
-//! decodes the exiting instruction, and a flush takes a new ASID. Without the pause filter spinning is not noticed. Clean bits are not used: the whole block is
-//! loaded at each entry. No control register is intercepted, so decode assists would tell nothing.
+//! decodes the exiting instruction, and a flush takes a new ASID. Without the pause filter spinning is not noticed,
+//! without clean bits the whole block is loaded at each entry. No control register is intercepted, so decode assists
+//! would tell nothing.
 
 use crate::cpu::{msr, speculation};
 use crate::virt::Unsupported;
@@ -19,6 +20,7 @@ bitflags! {
     pub(super) struct Features: u32 {
         const NESTED_PAGING = 1 << 0;
         const NEXT_RIP_SAVE = 1 << 3;
+        const CLEAN_BITS = 1 << 5;
         const FLUSH_BY_ASID = 1 << 6;
         const PAUSE_FILTER = 1 << 10;
         const PAUSE_FILTER_THRESHOLD = 1 << 12;

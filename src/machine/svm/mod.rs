@@ -31,7 +31,7 @@ use features::Features;
 use model::addr::{MachineAddr, Mfn, PAGE_SIZE};
 use model::ids::CpuId;
 use model::regs::{DescriptorTable, Efer, Event, Regs, Segment, SegmentName};
-use model::svm::{Vmcb, tlb_control};
+use model::svm::{Clean, Residence, Vmcb, tlb_control};
 
 const EFER: u32 = 0xc000_0080;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
@@ -79,6 +79,9 @@ pub struct Vcpu {
     msrpm: Msrpm,
     features: Features,
     events: Events,
+    /// What is clean once it has run.
+    clean: Clean,
+    residence: Residence,
     /// The right to its ASID, with the CPU on which that holds.
     stamp: Option<Stamp>,
     place: Option<Place>,
@@ -98,6 +101,12 @@ impl Vcpu {
     fn parts(&mut self) -> (&mut Vmcb, &mut Events) {
         // SAFETY: as in `vmcb`; `self` is borrowed uniquely, and with it the page.
         (unsafe { &mut *self.vmcb.ptr().cast::<Vmcb>() }, &mut self.events)
+    }
+
+    /// The control block and where it was loaded last.
+    fn block_and_residence(&mut self) -> (&mut Vmcb, &mut Residence) {
+        // SAFETY: as in `parts`.
+        (unsafe { &mut *self.vmcb.ptr().cast::<Vmcb>() }, &mut self.residence)
     }
 
     fn vmcb_mut(&mut self) -> &mut Vmcb {
@@ -147,8 +156,9 @@ impl Vcpu {
         msrpm.allow(bitmap::TSC_AUX, has_tsc_aux, has_tsc_aux);
         let msrpm_addr = msrpm.addr();
         let (vmcb, events) = (OwnedPages::zeroed(0)?, Events::new());
+        let (clean, residence) = (Clean::after_run(features.contains(Features::CLEAN_BITS)), Residence::default());
         let (stamp, place) = (None, None);
-        let mut vcpu = Self { vmcb, msrpm, features, events, stamp, place, dr: [0; 4], tsc_aux: 0 };
+        let mut vcpu = Self { vmcb, msrpm, features, events, clean, residence, stamp, place, dr: [0; 4], tsc_aux: 0 };
         vcpu.vmcb_mut().initialise(nested_root, msrpm_addr, iopm);
         if features.contains(Features::PAUSE_FILTER) {
             vcpu.vmcb_mut().watch_spinning(features.contains(Features::PAUSE_FILTER_THRESHOLD));
@@ -171,6 +181,9 @@ impl Virt for Vcpu {
             unsafe { entry::save_host(host) };
             host
         });
+        let addr = self.vmcb.addr();
+        let (vmcb, residence) = self.block_and_residence();
+        residence.arrive(vmcb, here, addr);
         self.settle_asid(false);
         self.place = Some(Place { cpu: here, host });
         write_cr2(self.vmcb().cr(2));

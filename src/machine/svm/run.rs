@@ -18,6 +18,7 @@ impl Vcpu {
         let place = self.place.expect("a virtual CPU runs where it is loaded");
         assert!(place.cpu == this_cpu(), "a virtual CPU runs where it is loaded");
         let addr = self.vmcb.addr();
+        debug_assert!(self.residence.is_at(place.cpu, addr), "`load` has told where the block is");
         if self.features.contains(Features::INJECTS_TWICE) && matches!(pending(self.vmcb()), Some(Event::Interrupt(_)))
         {
             irq::nudge(); // an exit right after the delivery leaves nothing to deliver again
@@ -34,6 +35,8 @@ impl Vcpu {
                 world_switch(regs, addr, place.host);
             }
         }
+        let clean = self.clean;
+        self.vmcb_mut().note_run(clean);
         if self.vmcb().tlb_control != tlb_control::NOTHING {
             self.note_flush();
         }
