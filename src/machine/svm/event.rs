@@ -52,6 +52,8 @@ pub(super) struct Events {
     gate: Gate,
     /// Stepping over one instruction; DR6 before it.
     step: Option<u64>,
+    /// The gate is open and no step is on, so that an exit has nothing to look at.
+    is_quiet: bool,
     /// Whether this processor delivers a virtual interrupt whose priority is equal to V_TPR, as QEMU does, and not
     /// only one that is above it (APM 2 15.21.4). Learnt from the first exit that comes too early.
     is_inclusive: bool,
@@ -59,7 +61,8 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) const fn new() -> Self {
-        Self { window: Window::None, threshold: 0, gate: Gate::Open, step: None, is_inclusive: false }
+        let (window, gate) = (Window::None, Gate::Open);
+        Self { window, threshold: 0, gate, step: None, is_quiet: true, is_inclusive: false }
     }
 
     /// Makes `event` the one that the next entry delivers. Its delivery ends an interrupt shadow.
@@ -68,6 +71,7 @@ impl Events {
         vmcb.end_shadow();
         if event == Event::Nmi {
             self.gate = Gate::Handling;
+            self.is_quiet = false;
             vmcb.set_intercept(Intercept3::IRET, true);
             self.arm(vmcb);
         }
@@ -122,6 +126,7 @@ impl Events {
         if is_blocked && regs.rflags & Rflags::TF.bits() == 0 && pending(vmcb).is_none() {
             regs.rflags |= Rflags::TF.bits();
             self.step = Some(vmcb.dr6());
+            self.is_quiet = false;
         }
     }
 
@@ -130,7 +135,7 @@ impl Events {
     pub(super) fn after_exit(&mut self, vmcb: &mut Vmcb, regs: &mut Regs) -> Option<Exit> {
         let info = vmcb.exit_int_info;
         vmcb.event_inj = if info & VALID == 0 { 0 } else { undelivered(info) };
-        if self.gate == Gate::Open && self.step.is_none() { None } else { self.after_step(vmcb, regs) }
+        if self.is_quiet { None } else { self.after_step(vmcb, regs) }
     }
 
     /// The same between an NMI and the end of its handler, or over one instruction.
@@ -141,7 +146,9 @@ impl Events {
             self.gate = Gate::Open;
             self.arm(vmcb);
         }
-        let dr6 = self.step.take()?;
+        let step = self.step.take();
+        self.is_quiet = self.gate == Gate::Open;
+        let dr6 = step?;
         if !is_past_iret {
             // Past the IRET, TF is what the guest loaded; else it is still ours.
             regs.rflags &= !Rflags::TF.bits();
