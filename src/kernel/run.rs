@@ -9,7 +9,7 @@ use machine::percpu::this_cpu;
 use machine::virt::Virt;
 use machine::{cpu, hw};
 use model::ids::VcpuId;
-use model::sched::Decision;
+use model::sched::Key;
 use sync::Cx;
 use sync::place::Root;
 
@@ -118,9 +118,10 @@ pub fn main_loop() -> ! {
         }
         if next == Next::Schedule {
             stretch::at(What::Schedule);
-            let decision = sched::schedule(&mut cx);
+            let now_ns = time::now();
+            let decision = sched::schedule(&mut cx, now_ns);
             let until_ns = decision.until_ns;
-            switch(&mut cx, &mut running, &mut last, decision);
+            switch(&mut cx, &mut running, &mut last, decision.run, now_ns);
             stretch::at(What::LongWork);
             let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
             time::arm(&mut cx, earlier(earlier(until_ns, step), console::next_look()));
@@ -207,16 +208,22 @@ pub fn is_wanted(run: &Running) -> bool {
     run.here.pending.is_some() && !run.here.pending.was_a_look()
 }
 
-/// Makes this CPU have what the scheduler decided. `last` is the domain whose virtual CPU it had last.
-fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, last: &mut Weak<Domain>, decision: Decision) {
+/// Makes this CPU have what the scheduler decided at `now_ns`. `last` is the domain whose virtual CPU it had last.
+fn switch(
+    cx: &mut Cx<'_, Root>,
+    running: &mut Option<Running>,
+    last: &mut Weak<Domain>,
+    new: Option<Key>,
+    now_ns: u64,
+) {
     let old = running.as_ref().map(|run| run.vcpu().key);
-    if old == decision.run {
+    if old == new {
         return;
     }
     if let Some(run) = running.take() {
-        switch_out(cx, run);
+        switch_out(cx, run, now_ns);
     }
-    if let Some(vcpu) = decision.run.and_then(|key| sched::lookup(cx, key)) {
+    if let Some(vcpu) = new.and_then(|key| sched::lookup(cx, key)) {
         // What `last` points to is not used anew as long as it does, so no other domain has the address.
         if last.as_ptr() != Arc::as_ptr(&vcpu.domain) {
             cpu::speculation::change_domain();
@@ -226,13 +233,13 @@ fn switch(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, last: &mut Weak<
     }
 }
 
-fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running) {
+fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running, now_ns: u64) {
     runstate::update_area(cx, &mut run);
     run.context.hw.unload(); // first, as a guest's CR0.TS may be set while it is loaded
     run.context.extended.save();
     let Running { vcpu, context, .. } = run;
     *cx.lock(&vcpu.context).0 = Some(context);
-    sched::saved(cx, vcpu.key);
+    sched::saved(cx, vcpu.key, now_ns);
 }
 
 fn switch_in(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, vcpu: VcpuRef) {

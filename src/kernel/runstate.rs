@@ -1,6 +1,7 @@
 //! The areas in a guest's memory that tell it how its virtual CPUs' time goes, and what time it is.
 
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use abi::errno::Errno;
 use abi::vcpu::{RunstateInfo, XEN_RUNSTATE_UPDATE};
@@ -36,9 +37,16 @@ fn at_entry(runstate: &Runstate) -> RunstateInfo {
 
 /// Brings the areas of the virtual CPU up to date, after the scheduler has changed its state. What cannot be written
 /// is left, as in Xen: the guest unmapped what it had registered.
+#[inline(always)]
 pub fn update_area(cx: &mut Cx<'_, Root>, run: &mut Running) {
-    let areas = cx.lock(&run.vcpu().state).0.areas;
-    let Some(area) = areas.runstate else { return };
+    let area = run.vcpu().runstate_area.load(Ordering::Relaxed);
+    if area == 0 {
+        return;
+    }
+    write_area(cx, run, GuestVirt::new(area));
+}
+
+fn write_area(cx: &mut Cx<'_, Root>, run: &mut Running, area: GuestVirt) {
     // The address is one of the kernel's, which may not be there in user mode.
     let is_user = run.is_pv() && !run.context.hw.pv().is_kernel();
     if is_user {

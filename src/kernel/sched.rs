@@ -244,14 +244,14 @@ pub fn reweigh<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     credit::reweigh(&mut Machine(cx), key, time::now());
 }
 
-/// What this CPU does from now on.
-pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>) -> Decision {
-    credit::schedule(&mut Machine(cx), this_cpu(), time::now())
+/// What this CPU does from `now_ns` on, which is now.
+pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>, now_ns: u64) -> Decision {
+    credit::schedule(&mut Machine(cx), this_cpu(), now_ns)
 }
 
-/// The registers of a virtual CPU are in memory.
-pub fn saved<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    credit::saved(&mut Machine(cx), key, time::now());
+/// The registers of a virtual CPU are in memory, after what [`schedule`] said at `now_ns`.
+pub fn saved<P: before::RunQueue>(cx: &mut Cx<P>, key: Key, now_ns: u64) {
+    credit::saved(&mut Machine(cx), key, now_ns);
 }
 
 /// It has something to do, which was written where it will look: wakes it, or has the CPU that runs it look.

@@ -219,7 +219,6 @@ fn make_vcpu(
         poll: Timer::new(),
         apic_timer: Timer::new(),
         watchdogs: [None, None],
-        areas: Default::default(),
         exchange: None,
     };
     Ok(Vcpu {
@@ -231,6 +230,7 @@ fn make_vcpu(
         is_up: AtomicBool::new(false),
         apic_base,
         tsc_offset: AtomicU64::new(0),
+        runstate_area: AtomicU64::new(0),
         exits: Default::default(),
     })
 }

@@ -24,7 +24,7 @@ use sync::place::{self, before};
 use sync::{Cx, Lock};
 
 pub use shared::{Info, Shared, Words};
-pub use vcpu::{Areas, Context, Remembered, Start, StartState, Vcpu, VcpuState, attention};
+pub use vcpu::{Context, Remembered, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;
 use crate::pv::PvDomain;

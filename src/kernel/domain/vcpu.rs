@@ -9,7 +9,6 @@ use machine::exit::{Exit, Kind};
 use machine::frame::RegsPage;
 use machine::hw::HwVcpu;
 use machine::virt::Window;
-use model::addr::GuestVirt;
 use model::chip::lapic::Lapic;
 use model::ids::{CpuId, VcpuId};
 use model::pv::state::PvState;
@@ -51,6 +50,8 @@ pub struct Vcpu {
     pub tsc_offset: AtomicU64,
     /// IA32_APIC_BASE as its local APIC has it. Only its own CPU writes it.
     pub apic_base: AtomicU64,
+    /// `VCPUOP_register_runstate_memory_area`: the guest's address that is written when it is scheduled; 0 for none.
+    pub runstate_area: AtomicU64,
     /// Exits so far.
     pub exits: ExitCounts,
 }
@@ -107,19 +108,8 @@ pub struct VcpuState {
     pub apic_timer: Timer,
     /// `SCHEDOP_watchdog`: those that are set; on the first virtual CPU.
     pub watchdogs: [Option<Timer>; 2],
-    /// What the guest wants kept up to date.
-    pub areas: Areas,
     /// `XENMEM_exchange`: the chunk that it is at.
     pub exchange: Option<Box<Exchange>>,
-}
-
-/// Areas in the guest's memory that are written when the virtual CPU is scheduled.
-#[derive(Clone, Copy, Default)]
-pub struct Areas {
-    /// `VCPUOP_register_runstate_memory_area`.
-    pub runstate: Option<GuestVirt>,
-    /// `VCPUOP_register_vcpu_time_memory_area`.
-    pub time: Option<GuestVirt>,
 }
 
 /// The registers with which a virtual CPU starts; all others are as after reset.

@@ -15,7 +15,7 @@ use sync::Cx;
 use sync::place::Root;
 
 use super::{Answer, Args, Outcome, command};
-use crate::domain::{Areas, Domain, Start, attention};
+use crate::domain::{Domain, Start, attention};
 use crate::guest_memory::{GuestPtr, pin};
 use crate::hvm::startup;
 use crate::run::Running;
@@ -134,19 +134,14 @@ fn register_runstate(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, a
     }
     // An area that cannot be written now is tried again each time, as in Xen; null gives it up.
     let _ = GuestPtr::<RunstateInfo>::new(arg.addr).write(cx, run, &info);
-    let area = (arg.addr != 0).then(|| GuestVirt::new(arg.addr));
-    set_areas(cx, run, target, |areas| areas.runstate = area)
+    vcpu.runstate_area.store(arg.addr, Ordering::Relaxed);
+    Ok(Outcome::DONE)
 }
 
 fn register_time(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, at: u64) -> Answer {
     let arg = GuestPtr::<RegisterTimeMemoryArea>::new(at).read(cx, run)?;
+    run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
     runstate::write_time_area(cx, run, GuestVirt::new(arg.addr))?;
-    set_areas(cx, run, target, |areas| areas.time = Some(GuestVirt::new(arg.addr)))
-}
-
-fn set_areas(cx: &mut Cx<'_, Root>, run: &mut Running, target: VcpuId, change: impl FnOnce(&mut Areas)) -> Answer {
-    let vcpu = run.domain.vcpu(target).ok_or(Errno::ENOENT)?;
-    change(&mut cx.lock(&vcpu.state).0.areas);
     Ok(Outcome::DONE)
 }
 

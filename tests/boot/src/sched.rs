@@ -3,7 +3,7 @@
 //! Bochs counts slowly here, 40 million instructions to a second, so that 30 s of guests' time are cheap; what the hypervisor
 //! does weighs five times as much as on the other beds.
 
-use crate::bed::Bed;
+use crate::bed::{BOCHS_TICKS_PER_S, Bed};
 use crate::case::{Case, Verdict};
 use crate::expect::Step;
 use crate::words::{self, Speaker};
@@ -108,7 +108,7 @@ fn lateness(log: &str, name: &str, bound_us: u64) -> Result<String, String> {
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    BEDS.into_iter().flat_map(on).collect()
+    BEDS.into_iter().flat_map(on).chain(turns()).collect()
 }
 
 fn on(bed: Bed) -> Vec<Case> {
@@ -234,3 +234,39 @@ fn bad_cpus(bed: Bed) -> Case {
         .host_says(&[&words::refused("bad", "cpus: v0 may run on 5-7 only, and of CPUs there are 0-1")])
         .allow("error: ")
 }
+
+/// What a decision costs, and the switch that follows, by how many virtual CPUs there are on one CPU: domains of so many.
+const CROWDS: [(&str, usize, u32); 3] = [("2", 1, 2), ("64", 1, 64), ("4096", 32, 128)];
+
+/// Virtual CPUs that only yield, so that each turn is a decision and a switch.
+fn turns() -> Vec<Case> {
+    CROWDS.iter().map(|&(all, domains, vcpus)| turns_of(all, domains, vcpus)).collect()
+}
+
+fn turns_of(all: &str, domains: usize, vcpus: u32) -> Case {
+    let mut case = Case::new(format!("sched-turns-{all}-{}", Bed::BochsSkylake.name()), Bed::BochsSkylake)
+        .memory(2048)
+        .verdict(|log| {
+            let turns: u64 =
+                log.lines().filter_map(|line| line.trim_end().rsplit_once("TURNS ")?.1.parse::<u64>().ok()).sum();
+            let ticks = BOCHS_TICKS_PER_S * u64::from(TURNS_MS) / 1000;
+            let each = ticks / turns.max(1);
+            let text = format!("{turns} turns, {each} instructions each, at most {TURN_AT_MOST}");
+            if each <= TURN_AT_MOST { Ok(text) } else { Err(text) }
+        })
+        .budget(20, 300);
+    for n in 0..domains {
+        let name = format!("d{n}");
+        let config = format!(
+            "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test=turns n={vcpus} from={} for={TURNS_MS}\"\nmemory = 16\nvcpus = {vcpus}\n",
+            1000 + 250 * domains
+        );
+        case = case.text(&format!("{name}.cfg"), config).domain_says(&name, &["GUEST-DONE * passed, 0 failed"]);
+    }
+    case.file("guest", IMAGE)
+}
+
+/// The window of [`turns`], in ms.
+const TURNS_MS: u32 = 1000;
+/// A turn's cost, with the guest's loop, whatever the number of virtual CPUs.
+const TURN_AT_MOST: u64 = 3200;

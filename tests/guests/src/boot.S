@@ -109,7 +109,7 @@ ap_start64:
     movl $1, %eax
     lock xaddl %eax, ap_ticket
     movl %eax, %edi
-    cmpl $32, %eax
+    cmpl $128, %eax
     jae 1f
     incl %eax
     shll $13, %eax
@@ -266,6 +266,6 @@ boot_pd:   .skip 4 * 4096
 boot_pt:   .skip 4096
     .skip 32768
 boot_stack_top:
-ap_stacks: .skip 32 * 8192
+ap_stacks: .skip 128 * 8192
     .global ap_ticket
 ap_ticket: .skip 4

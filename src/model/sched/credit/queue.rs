@@ -226,7 +226,7 @@ impl Queue {
         let now = now.max(self.charged_to);
         let ran = now - self.charged_to;
         self.charged_to = now;
-        let Some(key) = self.current else { return };
+        let Some(key) = self.current.filter(|_| ran != 0) else { return };
         let unit = self.units.of(key);
         unit.spent = unit.spent.wrapping_add(unit.account.virtual_time(ran));
         unit.account.spend(ran, now, board.slice_ns());

@@ -33,6 +33,7 @@ pub const ALL: &[Test] = &[
     ("answers", answers::run),
     ("pairs", pairs::run),
     ("share", share::share),
+    ("turns", share::turns),
     ("ticker", share::ticker),
     ("pest", share::pest),
     ("compat", compat::run),

@@ -14,7 +14,7 @@ use guest::hypercall;
 use guest::interrupts::{self, Frame};
 use guest::start::Boot;
 use guest::time::{self, MILLISECOND};
-use guest::{check, cpu, events, pv, println};
+use guest::{check, cpu, events, println, pv};
 use zerocopy::FromZeros;
 
 /// The window, in ns of system time.
@@ -88,6 +88,37 @@ pub fn share(boot: &Boot) {
     println!("SHARE ran {} us, loops {}", RAN_NS.load(SeqCst) / 1000, LOOPS.load(SeqCst) / 1000);
 }
 
+/// All of its `n=` virtual CPUs yield, and nothing else: how often in the window.
+pub fn turns(boot: &Boot) {
+    prepare(boot);
+    let all = number(boot, "n", 1) as u32;
+    if all > 1 {
+        super::smp::start_all(boot, take_turns);
+    }
+    take_turns();
+    check!(time::wait_for(60 * time::SECOND, || DONE.load(SeqCst) == all), "all virtual CPUs have measured");
+    println!("TURNS {}", LOOPS.load(SeqCst));
+}
+
+fn take_turns() {
+    let (from, to) = (FROM.load(SeqCst), TO.load(SeqCst));
+    let mut turns = 0;
+    loop {
+        hypercall::yield_cpu();
+        match time::now() {
+            now if now < from => {}
+            now if now < to => turns += 1,
+            _ => break,
+        }
+    }
+    LOOPS.fetch_add(turns, SeqCst);
+    DONE.fetch_add(1, SeqCst);
+    // The others count still.
+    while time::now() < to + 200 * MILLISECOND {
+        hypercall::yield_cpu();
+    }
+}
+
 /// Wakes every `period=` us, and says how late.
 pub fn ticker(boot: &Boot) {
     prepare(boot);
@@ -134,7 +165,12 @@ pub fn pest(boot: &Boot) {
             "yield" => _ = hypercall::call(nr::SCHED_OP, [SCHEDOP_YIELD.into(), 0, 0, 0, 0]),
             "poll" => {
                 let port_list = [port];
-                let mut poll = Poll { ports: port_list.as_ptr() as u64, nr_ports: 1, timeout: time::now() + 1, ..Poll::new_zeroed() };
+                let mut poll = Poll {
+                    ports: port_list.as_ptr() as u64,
+                    nr_ports: 1,
+                    timeout: time::now() + 1,
+                    ..Poll::new_zeroed()
+                };
                 hypercall::op(nr::SCHED_OP, SCHEDOP_POLL, &mut poll);
             }
             "timer" => _ = hypercall::call(nr::SET_TIMER_OP, [1, 0, 0, 0, 0]),

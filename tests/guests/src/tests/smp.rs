@@ -72,7 +72,7 @@ fn soon(mut done: impl FnMut() -> bool) -> bool {
         if cpu::tsc() - start > 4_000_000_000 {
             return false;
         }
-        cpu::pause();
+        if hypercall::cpuid_base().is_some() { hypercall::yield_cpu() } else { cpu::pause() }
     }
     true
 }
