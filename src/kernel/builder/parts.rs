@@ -219,6 +219,7 @@ fn make_vcpu(
         poll: Timer::new(),
         apic_timer: Timer::new(),
         watchdogs: [None, None],
+        overridden: None,
         exchange: None,
     };
     Ok(Vcpu {

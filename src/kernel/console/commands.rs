@@ -159,6 +159,12 @@ fn pin<P: before::DomainList>(
     if let Some(set) = [hard, soft].into_iter().flatten().find(|set| set.and(&online).is_empty()) {
         return Err(format!("of {} no CPU is online; online are {}", List(set), List(online)));
     }
+    if let Some(own) = vcpus.iter().find(|vcpu| cx.lock(&vcpu.state).0.overridden.is_some()) {
+        return Err(format!(
+            "{} has put {} on a CPU itself (SCHEDOP_pin_override), until it takes that back",
+            domain.id, own.id
+        ));
+    }
     for vcpu in vcpus {
         let Some((old_hard, old_soft)) = sched::affinity(cx, vcpu.key) else { continue };
         sched::set_affinity(cx, vcpu.key, hard.unwrap_or(old_hard), soft.unwrap_or(old_soft));

@@ -13,7 +13,7 @@ use model::chip::lapic::Lapic;
 use model::ids::{CpuId, VcpuId};
 use model::pv::state::PvState;
 use model::pvh::Registers;
-use model::sched::Key;
+use model::sched::{CpuSet, Key};
 use sync::{Lock, place};
 
 use crate::pv::PvContext;
@@ -108,6 +108,8 @@ pub struct VcpuState {
     pub apic_timer: Timer,
     /// `SCHEDOP_watchdog`: those that are set; on the first virtual CPU.
     pub watchdogs: [Option<Timer>; 2],
+    /// `SCHEDOP_pin_override`: where it may run when that has been taken back.
+    pub overridden: Option<CpuSet>,
     /// `XENMEM_exchange`: the chunk that it is at.
     pub exchange: Option<Box<Exchange>>,
 }

@@ -3,7 +3,8 @@
 use abi::errno::Errno;
 use abi::sched::*;
 use model::evtchn::EvtchnPort;
-use model::ids::DomId;
+use model::ids::{CpuId, DomId};
+use model::sched::{CpuSet, MAX_CPUS};
 use sync::Cx;
 use sync::place::Root;
 
@@ -42,7 +43,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             poll(cx, run, &arg)
         }
         SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(cx, run, args[1]),
-        SCHEDOP_PIN_OVERRIDE => Err(Errno::EPERM),
+        SCHEDOP_PIN_OVERRIDE => pin_override(cx, run, args[1]),
         SCHEDOP_WATCHDOG => watchdog(cx, run, args[1]),
         _ => Err(Errno::ENOSYS),
     }
@@ -70,6 +71,30 @@ fn remote_shutdown(cx: &mut Cx<'_, Root>, run: &Running, at: u64) -> Answer {
         return Err(Errno::EOPNOTSUPP);
     }
     life::end_remotely(cx, &domain, arg.reason & 0xff);
+    Ok(Outcome::DONE)
+}
+
+/// Has a virtual CPU of the initial domain run on one CPU alone, or takes that back.
+fn pin_override(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
+    if run.domain.id != DomId(0) {
+        return Err(Errno::EPERM);
+    }
+    let arg = GuestPtr::<PinOverride>::new(at).read(cx, run)?;
+    let vcpu = run.vcpu();
+    let (hard, soft) = sched::affinity(cx, vcpu.key).ok_or(Errno::EINVAL)?;
+    let usable = sched::usable_cpus(cx);
+    let (mut state, mut cx) = cx.lock(&vcpu.state);
+    let hard = match (u32::try_from(arg.pcpu), state.overridden) {
+        (Ok(cpu), _) if cpu >= MAX_CPUS => return Err(Errno::EINVAL),
+        (Ok(_), Some(_)) => return Err(Errno::EBUSY),
+        (Ok(cpu), None) if usable.contains(CpuId(cpu)) => {
+            state.overridden = Some(hard);
+            CpuSet::only(CpuId(cpu))
+        }
+        (Ok(_), None) => return Err(Errno::EINVAL),
+        (Err(_), _) => state.overridden.take().ok_or(Errno::EINVAL)?,
+    };
+    sched::set_affinity(&mut cx, vcpu.key, hard, soft);
     Ok(Outcome::DONE)
 }
 

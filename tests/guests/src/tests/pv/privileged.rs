@@ -1,6 +1,7 @@
 //! Privileged instructions of a PV kernel: what the hypervisor does in its place, and what it refuses.
 
 use abi::physdev::PHYSDEVOP_SET_IOPL;
+use abi::sched::{PinOverride, SCHEDOP_PIN_OVERRIDE};
 use abi::{Errno, nr};
 use guest::check::{equal, fails, zero};
 use guest::hypercall::{self, Ret};
@@ -19,6 +20,21 @@ pub fn run(_boot: &Boot) {
     ports();
     others();
     halt();
+    pin_override();
+}
+
+fn pin_override() {
+    let pin = |pcpu: i32| hypercall::op(nr::SCHED_OP, SCHEDOP_PIN_OVERRIDE, &mut PinOverride { pcpu });
+    if !pv::is_initial() {
+        return fails(pin(0), Errno::EPERM, "only the initial domain may pin itself to a CPU");
+    }
+    fails(pin(-1), Errno::EINVAL, "what was not pinned cannot be taken back");
+    fails(pin(100), Errno::EINVAL, "nobody can be pinned to a CPU that is not there");
+    fails(pin(i32::MAX), Errno::EINVAL, "nor to one that cannot be there");
+    zero(pin(0), "the first CPU is there");
+    fails(pin(0), Errno::EBUSY, "one that is pinned cannot be pinned again");
+    zero(pin(-1), "and that can be taken back");
+    fails(pin(-1), Errno::EINVAL, "once");
 }
 
 fn cpuid() {
