@@ -2,12 +2,13 @@
 //!
 //! Every operation locks one queue, or two in the order of their CPUs when a virtual CPU moves; [`Queues`] says how. What
 //! CPUs must know of each other without a lock is on a [`Board`]. Which of its virtual CPUs a queue runs is written in
-//! `queue.rs`; this file has what follows for others: where one goes that begins to wait, and who is kicked.
+//! `queue.rs` and `decide.rs`; this file has what follows for others: where one goes that begins to wait, and who is kicked.
 //! docs/scheduling.md states what is promised.
 
 mod account;
 mod board;
 mod calendar;
+mod decide;
 mod queue;
 mod topology;
 mod unit;
@@ -28,7 +29,8 @@ use crate::ids::CpuId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
-use queue::{Placed, Ready, Step};
+use decide::Step;
+use queue::{Placed, Ready};
 use unit::Unit;
 
 /// The queues of all CPUs, and what is shared among them.

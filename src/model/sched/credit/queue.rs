@@ -1,4 +1,4 @@
-//! The queue of one CPU, and what is done in it under its lock alone.
+//! The queue of one CPU, and what is done in it under its lock alone; `decide.rs` has what its CPU does next.
 //!
 //! Virtual time is what a virtual CPU ran, divided by its weight. The CPU runs the one with the least; the queue's own virtual
 //! time `vtime` is that with which the one that runs was taken. One that wakes begins at `vtime` at the earliest: sleeping
@@ -7,30 +7,22 @@
 //! so that what is left over costs nothing.
 //!
 //! Queues compare by `vtime + offset`. The offset is set when a queue begins to compete with others, such that it begins where
-//! the hindmost of them is, and it keeps within [`DRIFT`] steps of them: virtual CPUs that may not move make queues go at
+//! the hindmost of them is, and it keeps within four steps of them: virtual CPUs that may not move make queues go at
 //! different speeds.
 
 use super::board::{Board, Whereabouts};
 use super::calendar::{Calendar, EARLIEST, LATEST, List, is_before};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
-use crate::sched::{CpuSet, Decision, Key, RunState, Runstate};
+use crate::sched::{CpuSet, Key, Runstate};
 use alloc::boxed::Box;
 
-/// Debts that a decision looks at.
-const DEBTS: u32 = 4;
-/// Parked virtual CPUs that a decision looks at, and how many it parks.
-const PARKED: u32 = 8;
-/// How far queues drift apart at most, in steps of the one that is about to run.
-const DRIFT: u64 = 4;
 /// Those that a CPU looks at in each group of another's queue when it has others to run.
 const LOOK: u32 = 8;
-/// Between looks at parked virtual CPUs when there are more than one look takes, in ns.
-const RELOOK_NS: u64 = 100_000;
 /// The shortest turn beside others that woke, in ns, where `ratelimit_us` is 0.
-const LEAST_TURN_NS: u64 = 100_000;
+pub(super) const LEAST_TURN_NS: u64 = 100_000;
 /// Stands in [`super::calendar::Link`] of those that are in no calendar.
-const NO_SLOT: u16 = u16::MAX;
+pub(super) const NO_SLOT: u16 = u16::MAX;
 
 /// One that has begun to wait.
 #[derive(Clone, Copy, Debug)]
@@ -54,52 +46,43 @@ pub(super) enum Ready {
     Kick,
 }
 
-/// What the CPU is to do.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
-    /// This. So many others that may be kicked have something to run.
-    Done(Decision, u32),
-    /// Look into this queue first for one that is before `than` by the common measure.
-    Look { victim: CpuId, than: u64 },
-}
-
 /// One CPU's queue, which owns the virtual CPUs that are assigned to it.
 #[derive(Debug)]
 pub struct Queue {
-    cpu: CpuId,
-    is_online: bool,
+    pub(super) cpu: CpuId,
+    pub(super) is_online: bool,
     pub(super) units: Units,
     /// Those that have run since they woke.
-    waiting: Calendar,
+    pub(super) waiting: Calendar,
     /// Those that have not. They go first, if they are not more than `ahead` ahead.
-    woken: Calendar,
+    pub(super) woken: Calendar,
     /// Those of both that may run elsewhere.
-    nr_movable: u32,
+    pub(super) nr_movable: u32,
     /// Where those may run that waited since nobody did.
-    union: CpuSet,
-    indebted: Calendar,
-    parked: List,
-    nr_parked: u32,
-    unpark_at: u64,
-    vtime: u64,
+    pub(super) union: CpuSet,
+    pub(super) indebted: Calendar,
+    pub(super) parked: List,
+    pub(super) nr_parked: u32,
+    pub(super) unpark_at: u64,
+    pub(super) vtime: u64,
     /// What a slice of the one costs that was last taken in its turn: `vtime` may be behind the truth by that.
-    ahead: u64,
-    offset: u64,
+    pub(super) ahead: u64,
+    pub(super) offset: u64,
     /// It competes with other queues.
-    has_joined: bool,
-    current: Option<Key>,
+    pub(super) has_joined: bool,
+    pub(super) current: Option<Key>,
     /// One that was put off, and will wait when it has been saved.
-    put_off: Option<Key>,
+    pub(super) put_off: Option<Key>,
     /// When the current one was taken.
-    taken_at: u64,
-    charged_to: u64,
-    slice_end: u64,
+    pub(super) taken_at: u64,
+    pub(super) charged_to: u64,
+    pub(super) slice_end: u64,
     /// When it looks again by itself.
-    armed: Option<u64>,
-    is_idle: bool,
-    is_lone: bool,
+    pub(super) armed: Option<u64>,
+    pub(super) is_idle: bool,
+    pub(super) is_lone: bool,
     /// Somebody waits who was not there at the last look at idle CPUs.
-    has_new: bool,
+    pub(super) has_new: bool,
 }
 
 impl Queue {
@@ -153,7 +136,7 @@ impl Queue {
         self.armed
     }
 
-    fn nr_waiting(&self) -> u32 {
+    pub(super) fn nr_waiting(&self) -> u32 {
         self.waiting.len() + self.woken.len()
     }
 
@@ -166,13 +149,13 @@ impl Queue {
     }
 
     /// Whether one that woke goes before those that it is ahead of.
-    fn goes_first(&self, key: Key) -> bool {
+    pub(super) fn goes_first(&self, key: Key) -> bool {
         let is_near = |unit: &Unit| unit.is_woken && !is_before(self.vtime.wrapping_add(self.ahead), unit.spent);
         self.units.get(key).is_some_and(is_near)
     }
 
     /// The one with the least virtual time.
-    fn least(&self) -> Option<Key> {
+    pub(super) fn least(&self) -> Option<Key> {
         let spent = |key: Key| self.units.get(key).map_or(0, |unit| unit.spent);
         let of = |calendar: &Calendar| calendar.first(&self.units, self.vtime);
         match (of(&self.waiting), of(&self.woken)) {
@@ -202,7 +185,7 @@ impl Queue {
         self.set_lone(false, board);
     }
 
-    fn set_idle(&mut self, is_idle: bool, board: &Board) {
+    pub(super) fn set_idle(&mut self, is_idle: bool, board: &Board) {
         match (self.is_idle, is_idle) {
             // Who kicked it took it out.
             (_, true) if !board.idle.contains(self.cpu) => board.idle.insert(self.cpu),
@@ -212,7 +195,7 @@ impl Queue {
         self.is_idle = is_idle;
     }
 
-    fn set_lone(&mut self, is_lone: bool, board: &Board) {
+    pub(super) fn set_lone(&mut self, is_lone: bool, board: &Board) {
         match (self.is_lone, is_lone) {
             (_, true) if !board.lone.contains(self.cpu) => board.lone.insert(self.cpu),
             (true, false) => _ = board.lone.remove(self.cpu),
@@ -237,7 +220,7 @@ impl Queue {
         }
     }
 
-    fn publish(&mut self, board: &Board) {
+    pub(super) fn publish(&mut self, board: &Board) {
         if self.nr_waiting() == 0 {
             self.union = CpuSet::EMPTY;
         }
@@ -247,7 +230,7 @@ impl Queue {
     }
 
     /// One that wants to run and may here begins to wait.
-    fn enqueue(&mut self, key: Key, now: u64, board: &Board) -> Placed {
+    pub(super) fn enqueue(&mut self, key: Key, now: u64, board: &Board) -> Placed {
         self.charge(now, board);
         if !self.has_joined {
             self.join(board);
@@ -279,18 +262,18 @@ impl Queue {
     }
 
     /// When the CPU has to look at one that waits.
-    fn look_for(&self, key: Key, now: u64, board: &Board) -> u64 {
+    pub(super) fn look_for(&self, key: Key, now: u64, board: &Board) -> u64 {
         let turn_end = self.taken_at.saturating_add(board.ratelimit_ns());
         if self.goes_first(key) { turn_end.min(self.slice_end).max(now) } else { self.slice_end }
     }
 
-    fn dequeue(&mut self, key: Key, board: &Board) {
+    pub(super) fn dequeue(&mut self, key: Key, board: &Board) {
         self.take_out(key);
         self.publish(board);
     }
 
     /// As [`Self::dequeue`], and the board is not told.
-    fn take_out(&mut self, key: Key) {
+    pub(super) fn take_out(&mut self, key: Key) {
         let is_woken = self.units.of(key).is_woken;
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.remove(&mut self.units, key);
@@ -300,7 +283,7 @@ impl Queue {
     }
 
     /// It begins to compete with the other queues, where the hindmost of them is.
-    fn join(&mut self, board: &Board) {
+    pub(super) fn join(&mut self, board: &Board) {
         self.has_joined = true;
         if let Some((first, _)) = board.earliest(self.cpu) {
             self.offset = first.wrapping_sub(self.vtime);
@@ -511,217 +494,6 @@ impl Queue {
         has_one
     }
 
-    /// Those whose debt has been run off no longer compete.
-    fn forgive(&mut self) {
-        for _ in 0..DEBTS {
-            let Some(key) = self.indebted.first(&self.units, self.vtime) else { return };
-            if is_before(self.vtime, self.units.of(key).spent) {
-                return;
-            }
-            self.indebted.remove(&mut self.units, key);
-            let unit = self.units.of(key);
-            unit.place = Place::Off;
-            unit.leave();
-        }
-    }
-
-    /// Those whose cap allows it again wait.
-    fn unpark(&mut self, now: u64, board: &Board) {
-        if self.nr_parked == 0 || now < self.unpark_at {
-            return;
-        }
-        let all = self.nr_parked;
-        let mut next = u64::MAX;
-        for _ in 0..all.min(PARKED) {
-            let Some(key) = self.parked.first() else { break };
-            let Place::Parked(until) = self.units.of(key).place else { break };
-            self.parked.remove(&mut self.units, key);
-            if until <= now || self.units.of(key).account.cap() == 0 {
-                self.nr_parked -= 1;
-                self.units.of(key).place = Place::Off;
-                let _ = self.enqueue(key, now, board);
-                self.has_new = true;
-            } else {
-                self.parked.push(&mut self.units, key, NO_SLOT);
-                next = next.min(until);
-            }
-        }
-        self.unpark_at = if all > PARKED { now + RELOOK_NS } else { next };
-    }
-
-    /// The first that waits and that its cap lets run.
-    fn first_allowed(&mut self, now: u64, board: &Board) -> Option<Key> {
-        for _ in 0..PARKED {
-            let key = self.first()?;
-            let Some(until) = self.units.of(key).account.parked_until(now, board.slice_ns()) else { return Some(key) };
-            self.dequeue(key, board);
-            self.park(key, until);
-        }
-        self.first() // beyond its cap, which it pays back
-    }
-
-    fn park(&mut self, key: Key, until: u64) {
-        self.units.of(key).place = Place::Parked(until);
-        self.parked.push(&mut self.units, key, NO_SLOT);
-        self.unpark_at = if self.nr_parked == 0 { until } else { self.unpark_at.min(until) };
-        self.nr_parked += 1;
-    }
-
-    /// What the CPU does. `has_looked` says that it has looked into the queue it was told to.
-    pub(super) fn decide(&mut self, now: u64, has_looked: bool, board: &Board) -> Step {
-        let now = now.max(self.charged_to);
-        self.charge(now, board);
-        let was_idle = self.current.is_none();
-        self.forgive();
-        self.unpark(now, board);
-        let next = if self.is_online { self.first_allowed(now, board) } else { None };
-        let current = self.current.filter(|&key| self.may_stay(key, now, board));
-        let stays = current.filter(|&key| self.goes_on(key, next, now, board));
-        if let Some(key) = stays
-            && now < self.slice_end
-        {
-            self.units.of(key).yields = false;
-            return self.done(Some(key), false, now, board);
-        }
-        if let (Some(key), false) = (stays.or(next), has_looked)
-            && let Some(look) = self.look(key, board)
-        {
-            return look;
-        }
-        let (old, new) = (self.current, stays.or(next));
-        if let Some(key) = current {
-            self.units.of(key).yields = false;
-        }
-        if new == old && new.is_some() {
-            self.slice_end = now.saturating_add(board.slice_ns());
-            return self.done(new, false, now, board);
-        }
-        let put_off = old.map(|key| self.put_off(key, now)).filter(|_| current.is_some());
-        self.put_off = current.filter(|_| put_off.is_some());
-        if let Some(key) = new {
-            self.take(key, put_off, now, board);
-        }
-        self.has_new |= was_idle;
-        self.done(new, current.is_some(), now, board)
-    }
-
-    /// Whether the current one may run on at all.
-    fn may_stay(&mut self, key: Key, now: u64, board: &Board) -> bool {
-        let is_online = self.is_online;
-        let unit = self.units.of(key);
-        is_online && unit.wants_to_run() && unit.may_stay && unit.account.parked_until(now, board.slice_ns()).is_none()
-    }
-
-    /// Whether the current one goes on beside the first that waits.
-    fn goes_on(&mut self, key: Key, next: Option<Key>, now: u64, board: &Board) -> bool {
-        let Some(next) = next else { return true };
-        let goes_first = self.goes_first(next);
-        let had_turn = now.saturating_sub(self.taken_at) >= board.ratelimit_ns();
-        let first = self.units.of(next).spent;
-        let slice_end = self.slice_end;
-        let unit = self.units.of(key);
-        if unit.yields {
-            return false;
-        }
-        if goes_first {
-            return !had_turn;
-        }
-        now < slice_end || is_before(unit.spent, first)
-    }
-
-    /// Whether there is a queue to look into for one that should go before `key`.
-    fn look(&mut self, key: Key, board: &Board) -> Option<Step> {
-        let (earliest, victim) = board.earliest(self.cpu)?;
-        let unit = self.units.of(key);
-        let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
-        let drift = spent.wrapping_add(self.offset).wrapping_sub(earliest) as i64;
-        let most = (DRIFT * step) as i64;
-        if drift > most {
-            self.offset = self.offset.wrapping_sub((drift - most) as u64);
-        } else if drift < -most {
-            self.offset = self.offset.wrapping_add((-most - drift) as u64);
-        }
-        let slack = if board.distance(self.cpu, victim) > 3 { step } else { step / 2 };
-        let than = spent.wrapping_add(self.offset).wrapping_sub(slack);
-        is_before(earliest, than).then_some(Step::Look { victim, than })
-    }
-
-    /// The current one leaves the CPU. Answers its virtual time.
-    fn put_off(&mut self, key: Key, now: u64) -> u64 {
-        self.current = None;
-        let unit = self.units.of(key);
-        unit.place = Place::Leaving;
-        unit.account.stops();
-        unit.rest(now);
-        unit.spent
-    }
-
-    /// One that waits is the current one. `put_off` is the virtual time of one that will wait when it has been saved.
-    fn take(&mut self, key: Key, put_off: Option<u64>, now: u64, board: &Board) {
-        let goes_first = self.goes_first(key);
-        self.take_out(key);
-        // Who was put off waits in a moment, and tells the board then.
-        if put_off.is_none() {
-            self.publish(board);
-        }
-        let slice = board.slice_ns();
-        let least = self.least().map(|first| self.units.of(first).spent);
-        let least = match (least, put_off) {
-            (Some(a), Some(b)) => Some(if is_before(a, b) { a } else { b }),
-            (a, b) => a.or(b),
-        };
-        let (vtime, ahead) = (self.vtime, self.ahead);
-        let unit = self.units.of(key);
-        unit.is_woken = false;
-        unit.place = Place::Running;
-        unit.account.starts();
-        unit.runstate.transition(RunState::Running, now);
-        let (spent, step) = (unit.spent, unit.step(slice));
-        // Who went first has a slice up to where it would no longer.
-        let until = vtime.wrapping_add(ahead).wrapping_sub(spent);
-        let first_ns = unit.account.ns_of(until).clamp(board.ratelimit_ns().max(LEAST_TURN_NS), slice);
-        let vtime = least.filter(|&least| is_before(least, spent)).unwrap_or(spent);
-        if is_before(self.vtime, vtime) {
-            self.vtime = vtime;
-        }
-        if !goes_first || ahead == 0 {
-            self.ahead = step;
-        }
-        self.tell_where(key, board);
-        self.current = Some(key);
-        self.taken_at = now;
-        self.charged_to = now;
-        self.slice_end = now.saturating_add(if goes_first && least.is_some() { first_ns } else { slice });
-    }
-
-    /// The decision is made: when it is looked at again, and who else is told.
-    fn done(&mut self, run: Option<Key>, others_wait: bool, now: u64, board: &Board) -> Step {
-        self.set_idle(run.is_none() && self.is_online, board);
-        let others_wait = others_wait || self.nr_waiting() != 0;
-        let competes = run.is_some() && (others_wait || board.movable.has_others(self.cpu));
-        if competes && !self.has_joined {
-            self.join(board);
-        } else if !competes {
-            self.has_joined = false;
-        }
-        self.set_lone(run.is_some() && !competes, board);
-        let parked = (self.nr_parked != 0).then_some(self.unpark_at);
-        let mut until = if competes { Some(self.slice_end) } else { None };
-        if let Some(key) = run {
-            let budget = self.units.of(key).account.budget_ns(now, board.slice_ns());
-            until = earlier(until, budget.map(|ns| now.saturating_add(ns)));
-            if let Some(first) = self.woken.first(&self.units, self.vtime)
-                && competes
-            {
-                let least = now.saturating_add(LEAST_TURN_NS);
-                until = earlier(until, Some(self.look_for(first, now, board).max(least)));
-            }
-        }
-        self.armed = earlier(until, parked);
-        let others = if core::mem::take(&mut self.has_new) { self.nr_waiting() } else { 0 };
-        Step::Done(Decision { run, until_ns: self.armed }, others)
-    }
-
     /// Where those may run that wait.
     pub(super) fn union(&self) -> CpuSet {
         self.union
@@ -749,13 +521,6 @@ impl Queue {
             }
             from = Key(key.0 + 1);
         }
-    }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 
