@@ -35,6 +35,11 @@ build/euxen-stretch: FORCE
 	@$(CARGO) build --release --features stretch $(BARE)
 	@cp target/x86_64-hv/release/euxen $@
 
+# The same with counts of the locks of each place (src/sync/counts.rs).
+build/euxen-locks: FORCE
+	@$(CARGO) build --release --features locks $(BARE)
+	@cp target/x86_64-hv/release/euxen $@
+
 # A static program for Linux guests, built as our own guest is.
 build/stress: FORCE
 	@cd tests/stress && $(CARGO) build --quiet --release

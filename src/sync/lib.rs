@@ -8,6 +8,7 @@
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 mod cell;
+pub mod counts;
 mod cx;
 mod lock;
 mod once;

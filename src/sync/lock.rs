@@ -1,6 +1,8 @@
 //! A ticket lock that holds its data.
 
 use crate::cell::{AtomicU32, Ordering, UnsafeCell, const_fn, pause};
+use crate::counts::{self, Hold};
+use crate::place::Place;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
@@ -21,7 +23,7 @@ unsafe impl<P, T: Send> Sync for Lock<P, T> {}
 // SAFETY: a lock that moves takes its data along, and has no other state tied to a CPU.
 unsafe impl<P, T: Send> Send for Lock<P, T> {}
 
-impl<P, T> Lock<P, T> {
+impl<P: Place, T> Lock<P, T> {
     const_fn! {
         /// A free lock around `data`.
         pub const fn new(data: T) -> Self {
@@ -33,11 +35,13 @@ impl<P, T> Lock<P, T> {
     pub(crate) fn acquire(&self) -> Guard<'_, P, T> {
         // Relaxed: the ticket orders nothing; the load that sees our turn does.
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut spins = 0;
         // Acquire: pairs with the release in `Guard::drop`.
         while self.serving.load(Ordering::Acquire) != ticket {
+            spins += 1;
             pause();
         }
-        Guard { lock: self, unshared: PhantomData }
+        Guard { lock: self, hold: Hold::begin(self.place, spins), unshared: PhantomData }
     }
 
     /// Takes the lock if it is free at this moment. It never waits, so no order binds it: it is for paths that
@@ -47,7 +51,8 @@ impl<P, T> Lock<P, T> {
         // Acquire: pairs with the release in `Guard::drop`. If `next` still equals what we read, the lock is free.
         let ticket = self.serving.load(Ordering::Acquire);
         let taken = self.next.compare_exchange(ticket, ticket.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
-        taken.ok().map(|_| Guard { lock: self, unshared: PhantomData })
+        let taken = taken.inspect_err(|_| counts::missed(self.place)).ok();
+        taken.map(|_| Guard { lock: self, hold: Hold::begin(self.place, 0), unshared: PhantomData })
     }
 
     /// [`Lock::try_lock`] up to `attempts` times, for a path that should not give up while another CPU is about
@@ -73,6 +78,7 @@ impl<P, T> Lock<P, T> {
 #[must_use]
 pub struct Guard<'a, P, T> {
     lock: &'a Lock<P, T>,
+    hold: Hold,
     /// A guard stays on the CPU that took it, and is shared only as `&T` could be.
     unshared: PhantomData<(*const (), &'a mut T)>,
 }
@@ -97,6 +103,7 @@ impl<P, T> DerefMut for Guard<'_, P, T> {
 
 impl<P, T> Drop for Guard<'_, P, T> {
     fn drop(&mut self) {
+        self.hold.end();
         // Relaxed: only the holder writes `serving`.
         let ticket = self.lock.serving.load(Ordering::Relaxed);
         // Release: what the holder wrote is seen by whoever sees its turn.

@@ -1,9 +1,16 @@
 //! The places of locks, in the order in which they are taken.
 
+#[cfg(feature = "locks")]
+use crate::counts::Counts;
+
 /// Where in the order a lock stands. A type without values.
 pub trait Place {
     /// The place's name.
     const NAME: &'static str;
+
+    /// What is counted of its locks.
+    #[cfg(feature = "locks")]
+    fn counts() -> &'static Counts;
 }
 
 /// Says of the innermost lock held that one at `Next` may be taken now.
@@ -17,6 +24,12 @@ pub enum Root {}
 
 impl Place for Root {
     const NAME: &'static str = "Root";
+
+    #[cfg(feature = "locks")]
+    fn counts() -> &'static Counts {
+        static COUNTS: Counts = Counts::new(Root::NAME);
+        &COUNTS
+    }
 }
 
 macro_rules! lock_order {
@@ -26,9 +39,19 @@ macro_rules! lock_order {
             pub enum $place {}
             impl Place for $place {
                 const NAME: &'static str = stringify!($place);
+
+                #[cfg(feature = "locks")]
+                fn counts() -> &'static Counts {
+                    static COUNTS: Counts = Counts::new($place::NAME);
+                    &COUNTS
+                }
             }
             impl<Held: before::$place> Before<$place> for Held {}
         )+
+
+        /// What is counted at each place, in the order.
+        #[cfg(feature = "locks")]
+        pub const COUNTS: &[fn() -> &'static Counts] = &[$($place::counts),+];
 
         /// A trait for each place: that of a lock which is held while one at the place is taken. The trait of a
         /// place implies those of all places after it.

@@ -17,12 +17,14 @@ struct Key<P: before::DomainList> {
     act: fn(&mut Cx<P>),
 }
 
-const KEYS: usize = 9 + cfg!(feature = "stretch") as usize;
+const KEYS: usize = 9 + cfg!(feature = "stretch") as usize + cfg!(feature = "locks") as usize;
 
 fn keys<P: before::DomainList>() -> [Key<P>; KEYS] {
     [
         Key { key: b'e', what: "event channels of every domain", act: channels },
         Key { key: b'h', what: "this list", act: help },
+        #[cfg(feature = "locks")]
+        Key { key: b'k', what: "locks since this was asked last", act: locks },
         #[cfg(feature = "stretch")]
         Key { key: b'l', what: "the longest times without a look at pending work", act: stretches },
         Key { key: b'm', what: "memory", act: memory },
@@ -117,6 +119,21 @@ fn channels<P: before::DomainList>(cx: &mut Cx<P>) {
 fn clocks<P: before::DomainList>(cx: &mut Cx<P>) {
     log::info!("  TSC {} kHz, {} ns since the first instruction", machine::time::tsc_hz() / 1000, time::now());
     log::info!("  wall clock at that instruction: {} s since 1970", time::wall_clock(cx).sec());
+}
+
+#[cfg(feature = "locks")]
+fn locks<P: before::DomainList>(_: &mut Cx<P>) {
+    for counts in sync::place::COUNTS {
+        let counted = counts().take();
+        log::info!(
+            "  {}: taken {}, missed {}, spins {}, held for at most {} ticks",
+            counted.name,
+            counted.taken,
+            counted.missed,
+            counted.spins,
+            counted.longest_ticks,
+        );
+    }
 }
 
 #[cfg(feature = "stretch")]
