@@ -42,10 +42,22 @@ pub struct Host {
     pub firmware: Firmware,
     /// Physical processors.
     pub cpus: u32,
+    /// How many of them are threads of one core.
+    pub threads: u32,
+    /// NUMA nodes, in QEMU.
+    pub nodes: u32,
     /// Memory.
     pub memory_mib: u32,
     /// Instructions that a second has in Bochs.
     pub ticks_per_s: u64,
+}
+
+impl Host {
+    /// One CPU by BIOS.
+    pub fn small(bed: Bed) -> Host {
+        let ticks_per_s = BOCHS_TICKS_PER_S;
+        Host { bed, firmware: Firmware::Bios, cpus: 1, threads: 1, nodes: 1, memory_mib: 512, ticks_per_s }
+    }
 }
 
 impl Bed {
@@ -103,11 +115,23 @@ pub fn qemu(host: &Host, iso: &Path) -> Command {
     let mut command = Command::new(program);
     command.args(["-accel", "tcg", "-cpu", cpu, "-smp", &host.cpus.to_string(), "-m", &host.memory_mib.to_string()]);
     command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nic", "none"]);
+    command.args(numa(host));
     if host.firmware == Firmware::Uefi {
         command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
     }
     command.arg("-cdrom").arg(iso).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+/// QEMU's options for equal NUMA nodes, of which each has a run of processors; none for one node.
+fn numa(host: &Host) -> Vec<String> {
+    let (cpus, mib) = (host.cpus / host.nodes, host.memory_mib / host.nodes);
+    let node = |node: u32| {
+        let (first, last) = (node * cpus, (node + 1) * cpus - 1);
+        let memory = format!("memory-backend-ram,id=node{node},size={mib}M");
+        ["-object".into(), memory, "-numa".into(), format!("node,nodeid={node},cpus={first}-{last},memdev=node{node}")]
+    };
+    if host.nodes == 1 { Vec::new() } else { (0..host.nodes).flat_map(node).collect() }
 }
 
 /// The command for Bochs, which calls `port` of this machine for its serial port and writes the
@@ -123,7 +147,11 @@ pub fn bochs(host: &Host, iso: &Path, dir: &Path, port: u16, pace: Pace) -> std:
 }
 
 fn bochs_settings(host: &Host, iso: &Path, dir: &Path, port: u16, pace: Pace) -> String {
-    let (model, cpus, memory) = (host.bed.bochs_model(), host.cpus, host.memory_mib);
+    let (model, memory) = (host.bed.bochs_model(), host.memory_mib);
+    let cpus = match host.threads {
+        1 => host.cpus.to_string(),
+        threads => format!("1:{}:{threads}", host.cpus / threads),
+    };
     // Bochs holds at most 2 GiB itself; of a larger guest's memory the rest is in a file.
     let resident = memory.min(2048);
     let sync = if pace == Pace::Person { "slowdown" } else { "none" };

@@ -1,6 +1,6 @@
 //! A case: a host, what GRUB loads on it, and what must appear on the serial port.
 
-use crate::bed::{BOCHS_TICKS_PER_S, Bed, Firmware, Host};
+use crate::bed::{Bed, Firmware, Host};
 use crate::expect::Step;
 use crate::words::Speaker;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ impl Case {
     pub fn new(name: impl Into<String>, bed: Bed) -> Case {
         Case {
             name: name.into(),
-            host: Host { bed, firmware: Firmware::Bios, cpus: 1, memory_mib: 512, ticks_per_s: BOCHS_TICKS_PER_S },
+            host: Host::small(bed),
             hypervisor: Hypervisor::Euxen,
             options: OPTIONS.into(),
             modules: Vec::new(),
@@ -90,6 +90,18 @@ impl Case {
     /// On so many physical CPUs.
     pub fn cpus(mut self, cpus: u32) -> Case {
         self.host.cpus = cpus;
+        self
+    }
+
+    /// With so many of the CPUs as threads of one core.
+    pub fn threads(mut self, threads: u32) -> Case {
+        self.host.threads = threads;
+        self
+    }
+
+    /// With so many NUMA nodes, in QEMU.
+    pub fn nodes(mut self, nodes: u32) -> Case {
+        self.host.nodes = nodes;
         self
     }
 

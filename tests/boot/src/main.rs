@@ -23,6 +23,7 @@ mod sched;
 mod spec_ctrl;
 mod table;
 mod terminal;
+mod topology;
 mod words;
 mod xen;
 
@@ -74,6 +75,7 @@ fn boots() -> Vec<Case> {
         bad::cases(),
         spec_ctrl::cases(),
         sched::cases(),
+        topology::cases(),
         linux::lives(),
         linux_pv::cases(),
         combinations,

@@ -18,7 +18,7 @@ const FROM_MS: u32 = 4_000;
 const BEDS: [Bed; 2] = [Bed::BochsSkylake, Bed::BochsSvm];
 
 /// A domain: its name, its type, what it is asked, its virtual CPUs, and more of its configuration.
-struct Guest {
+pub struct Guest {
     name: &'static str,
     kind: &'static str,
     asked: String,
@@ -27,11 +27,11 @@ struct Guest {
 }
 
 /// One that takes what it gets.
-fn taker(name: &'static str, kind: &'static str, vcpus: u32, more: &str) -> Guest {
+pub fn taker(name: &'static str, kind: &'static str, vcpus: u32, more: &str) -> Guest {
     Guest { name, kind, asked: format!("share n={vcpus}"), vcpus, more: more.into() }
 }
 
-fn case(name: &str, bed: Bed, guests: Vec<Guest>, seconds: u32, verdict: Verdict) -> Case {
+pub fn case(name: &str, bed: Bed, guests: Vec<Guest>, seconds: u32, verdict: Verdict) -> Case {
     let budget = u64::from(seconds + 12) * TICKS_PER_S / 1_000_000_000 + 2;
     let mut case = Case::new(format!("sched-{name}-{}", bed.name()), bed)
         .cpus(2)
@@ -65,7 +65,7 @@ fn numbers(log: &str, name: &str, word: &str) -> Result<Vec<u64>, String> {
 }
 
 /// What each domain ran, in us by its account and in thousands of its loops.
-fn shares(log: &str, names: &[&str]) -> Result<Vec<[u64; 2]>, String> {
+pub fn shares(log: &str, names: &[&str]) -> Result<Vec<[u64; 2]>, String> {
     let of = |name: &&str| match numbers(log, name, "SHARE ")?[..] {
         [ran, loops] => Ok([ran, loops]),
         _ => Err(format!("{name} has written another line than was wanted")),
@@ -179,6 +179,29 @@ fn pests(bed: Bed) -> Case {
     })
 }
 
+fn see(text: &str) -> Step {
+    Step::See(Some(Speaker::Host), text.into())
+}
+
+/// The input goes from the first of the domains on to the hypervisor.
+fn to_the_host(domains: &[&str]) -> Vec<Step> {
+    let mut steps = vec![see(&words::input_to(domains[0]))];
+    let others = domains[1..].iter().map(|name| words::input_to(name));
+    for next in others.chain([words::INPUT_TO_HOST.into()]) {
+        steps.extend([Step::Type("\x01\x01\x01".into()), see(&next)]);
+    }
+    steps
+}
+
+/// Commands and what the hypervisor answers, beside these domains.
+pub fn at_the_console(domains: &[&str], commands: &[(&str, &str)]) -> Vec<Step> {
+    let mut steps = to_the_host(domains);
+    for (command, answer) in commands {
+        steps.extend([Step::Type(format!(":{command}\r")), see(answer)]);
+    }
+    steps
+}
+
 /// Commands at the console while the guests work: those that change something, and those that are refused.
 fn console(bed: Bed) -> Case {
     let guests = vec![
@@ -186,11 +209,6 @@ fn console(bed: Bed) -> Case {
         taker("b", "pv", 1, ""),
         Guest { name: "ticker", kind: "pv", asked: "ticker period=5000".into(), vcpus: 1, more: String::new() },
     ];
-    let see = |text: &str| Step::See(Some(Speaker::Host), text.into());
-    let mut steps = vec![see(&words::input_to("a"))];
-    for next in [words::input_to("b"), words::input_to("ticker"), words::INPUT_TO_HOST.into()] {
-        steps.extend([Step::Type("\x01\x01\x01".into()), see(&next)]);
-    }
     let commands = [
         ("sched-credit -d a -w 512", "d1 (a): weight 512, cap 0"),
         ("sched-credit -d a -w 0", "error: "),
@@ -215,9 +233,7 @@ fn console(bed: Bed) -> Case {
         ("vcpu-list", "(ticker) v0: "),
         ("nonsense", "error: "),
     ];
-    for (command, answer) in commands {
-        steps.extend([Step::Type(format!(":{command}\r")), see(answer)]);
-    }
+    let steps = at_the_console(&["a", "b", "ticker"], &commands);
     let verdict: Verdict = |log| {
         let seen = shares(log, &["a", "b"])?;
         Ok(format!("ran us and thousands of loops: {seen:?}"))

@@ -1,6 +1,6 @@
 //! `make run`: a bed whose serial port is the person's terminal.
 
-use crate::bed::{BOCHS_TICKS_PER_S, Bed, Firmware, Host, Pace};
+use crate::bed::{Bed, Host, Pace};
 use crate::machine::{Machine, Output};
 use crate::words;
 use std::fs;
@@ -19,7 +19,7 @@ const LEAVE: u8 = 0x1d;
 pub fn run(bed: Bed, iso: &Path) -> io::Result<()> {
     let dir = Path::new("build/run");
     fs::create_dir_all(dir)?;
-    let host = Host { bed, firmware: Firmware::Bios, cpus: 2, memory_mib: 1024, ticks_per_s: BOCHS_TICKS_PER_S };
+    let host = Host { cpus: 2, memory_mib: 1024, ..Host::small(bed) };
     let wait = if bed.is_bochs() { "half a minute or more" } else { "about 15 seconds" };
     eprintln!("-- booting in {}: GRUB, then Euxen, then the guest; its prompt takes {wait}", bed.name());
     eprintln!(
