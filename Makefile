@@ -103,7 +103,7 @@ fuzz:  ## run the fuzzer of PV page tables for FUZZ_SECONDS (60)
 boot-test: test-needs  ## only the boots
 	@$(RUNNER) boot-test $(TESTS)
 
-.PHONY: bed-xen xen-test bench
+.PHONY: bed-xen xen-test bench scaling
 bed-xen:
 	@tools/get-xen.sh
 
@@ -114,6 +114,12 @@ xen-test: build/guest bed-xen bed-qemu bed-bochs  ## the guest's own tests on De
 bench: build/euxen build/guest bed-xen bed-bochs  ## what each operation costs, beside Debian's Xen; writes docs/bench
 	@tools/need.sh iso
 	@$(RUNNER) bench $(TESTS)
+
+# The two images are made one after the other, by one cargo.
+scaling: build/guest bed-bochs  ## what operations cost when 1, 2, 4 and 64 domains do the same; writes docs/bench/scaling.csv
+	@$(MAKE) --no-print-directory build/euxen-locks && $(MAKE) --no-print-directory build/euxen
+	@tools/need.sh iso
+	@$(RUNNER) scaling $(TESTS)
 
 figures: build/euxen  ## lines of Rust and of unsafe Rust for each crate, size of the image
 	@$(RUNNER) figures

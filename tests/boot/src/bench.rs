@@ -127,7 +127,8 @@ fn figures(case: &str) -> Figures {
     String::from_utf8_lossy(&log).lines().filter_map(cost).collect()
 }
 
-fn cost(line: &str) -> Option<(String, u64)> {
+/// What a line `COST name: value` says.
+pub fn cost(line: &str) -> Option<(String, u64)> {
     let (name, value) = words::split(line.trim_end()).1.strip_prefix("COST ")?.rsplit_once(": ")?;
     Some((name.to_string(), value.trim().parse().ok()?))
 }

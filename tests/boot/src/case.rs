@@ -48,6 +48,8 @@ pub struct Case {
     pub host: Host,
     /// Which hypervisor.
     pub hypervisor: Hypervisor,
+    /// Its image, if it is none of the usual ones.
+    pub image: Option<PathBuf>,
     /// The hypervisor's command line.
     pub options: String,
     /// In GRUB's order.
@@ -76,6 +78,7 @@ impl Case {
             name: name.into(),
             host: Host::small(bed),
             hypervisor: Hypervisor::Euxen,
+            image: None,
             options: OPTIONS.into(),
             modules: Vec::new(),
             tracks: Vec::new(),
@@ -114,6 +117,12 @@ impl Case {
     /// By this hypervisor.
     pub fn hypervisor(mut self, hypervisor: Hypervisor) -> Case {
         self.hypervisor = hypervisor;
+        self
+    }
+
+    /// With this image of it.
+    pub fn image(mut self, path: impl Into<PathBuf>) -> Case {
+        self.image = Some(path.into());
         self
     }
 

@@ -7,9 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The hypervisor under test, unless `$EUXEN` names another.
-fn hypervisor() -> PathBuf {
-    std::env::var_os("EUXEN").map_or_else(|| PathBuf::from("build/euxen"), PathBuf::from)
+/// The hypervisor under test, unless the case or `$EUXEN` names another.
+fn hypervisor(case: &Case) -> PathBuf {
+    let usual = || std::env::var_os("EUXEN").map_or_else(|| PathBuf::from("build/euxen"), PathBuf::from);
+    case.image.clone().unwrap_or_else(usual)
 }
 
 /// Writes the image into the folder and returns its path.
@@ -18,7 +19,7 @@ pub fn make(case: &Case, dir: &Path) -> io::Result<PathBuf> {
     fs::write(&menu, grub_menu(case))?;
     let iso = dir.join("boot.iso");
     let mut command = Command::new("tools/iso.sh");
-    command.arg(&iso).arg(&menu).arg(format!("euxen={}", hypervisor().display()));
+    command.arg(&iso).arg(&menu).arg(format!("euxen={}", hypervisor(case).display()));
     if case.hypervisor != Hypervisor::Euxen {
         command.arg("xen.gz=build/beds/xen.gz");
     }

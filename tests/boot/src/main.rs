@@ -1,7 +1,7 @@
 //! Boots the hypervisor in emulators and checks what its serial port says.
 //!
-//! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `xen-test [WORD…]`, `bench [WORD…]`, `list`:
-//! run from the root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
+//! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `xen-test [WORD…]`, `bench [WORD…]`,
+//! `scaling [WORD…]`, `list`: run from the root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
 
 mod bad;
 mod bed;
@@ -19,6 +19,7 @@ mod plot;
 mod pv;
 mod report;
 mod run;
+mod scaling;
 mod sched;
 mod spec_ctrl;
 mod table;
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
         Some("boot-test") => tests(false, words),
         Some("test-all") => matrix(words),
         Some("xen-test") => xen_tests(words),
-        Some("bench") => run_bench(words),
+        Some("bench") => measured(bench::run(words)),
+        Some("scaling") => measured(scaling::run(words)),
         Some("figures") => figures(),
         Some("list") => {
             boots().iter().for_each(|case| println!("{}", case.name));
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | list"
+                "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | scaling [WORD...] | list"
             );
             ExitCode::from(2)
         }
@@ -132,12 +134,12 @@ fn xen_tests(words: &[String]) -> ExitCode {
     exit(&count)
 }
 
-fn run_bench(words: &[String]) -> ExitCode {
-    match bench::run(words) {
+fn measured(outcome: std::io::Result<bool>) -> ExitCode {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("cannot write the bench's results: {error}");
+            eprintln!("cannot write the results: {error}");
             ExitCode::FAILURE
         }
     }

@@ -184,7 +184,7 @@ fn see(text: &str) -> Step {
 }
 
 /// The input goes from the first of the domains on to the hypervisor.
-fn to_the_host(domains: &[&str]) -> Vec<Step> {
+pub fn to_the_host(domains: &[&str]) -> Vec<Step> {
     let mut steps = vec![see(&words::input_to(domains[0]))];
     let others = domains[1..].iter().map(|name| words::input_to(name));
     for next in others.chain([words::INPUT_TO_HOST.into()]) {

@@ -14,6 +14,7 @@ mod lapic;
 mod memory;
 mod pairs;
 pub mod pv;
+mod scaling;
 mod share;
 mod smp;
 
@@ -32,6 +33,7 @@ pub const ALL: &[Test] = &[
     ("badregs", badregs::run),
     ("answers", answers::run),
     ("pairs", pairs::run),
+    ("scaling", scaling::run),
     ("share", share::share),
     ("turns", share::turns),
     ("ticker", share::ticker),

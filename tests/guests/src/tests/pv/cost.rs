@@ -97,11 +97,21 @@ pub fn run(_boot: &Boot) {
     user_mode();
 }
 
-fn toggled(flags: u64, bit: u64) -> u64 {
+/// Ticks of `update_va_mapping` that changes an entry and has its translation forgotten.
+pub fn mapping_of_an_entry(many: u64) -> u64 {
+    toggled(many, mmu::UVMF_INVLPG, AVAILABLE)
+}
+
+/// Ticks of `mmu_update` that changes an entry.
+pub fn update_of_an_entry(many: u64) -> u64 {
+    updated(many, AVAILABLE)
+}
+
+fn toggled(many: u64, flags: u64, bit: u64) -> u64 {
     let entry = mmu::own(&PAGE, KERNEL);
     // SAFETY: the page stays mapped, and nobody uses it.
     let ticks = unsafe {
-        hypercall_ticks!(MANY, ["mov eax, 14", "xor rsi, r13"], [], out("rax") _, in("rdi") PAGE.addr(),
+        hypercall_ticks!(many, ["mov eax, 14", "xor rsi, r13"], [], out("rax") _, in("rdi") PAGE.addr(),
             inout("rsi") entry => _, in("rdx") flags, in("r13") bit)
     };
     mmu::update_va(PAGE.addr(), entry, mmu::UVMF_INVLPG);
@@ -109,24 +119,25 @@ fn toggled(flags: u64, bit: u64) -> u64 {
 }
 
 fn mapping() {
-    row("update_va_mapping, available bit, no flush", toggled(0, AVAILABLE));
-    row("update_va_mapping, available bit, UVMF_INVLPG", toggled(mmu::UVMF_INVLPG, AVAILABLE));
-    row("update_va_mapping, writable bit to and fro, UVMF_INVLPG", toggled(mmu::UVMF_INVLPG, WRITABLE));
+    row("update_va_mapping, available bit, no flush", toggled(MANY, 0, AVAILABLE));
+    row("update_va_mapping, available bit, UVMF_INVLPG", toggled(MANY, mmu::UVMF_INVLPG, AVAILABLE));
+    row("update_va_mapping, writable bit to and fro, UVMF_INVLPG", toggled(MANY, mmu::UVMF_INVLPG, WRITABLE));
+}
+
+fn updated(many: u64, bit: u64) -> u64 {
+    let mut request = MmuUpdate { ptr: mmu::l1_entry(PAGE.addr()), val: mmu::own(&PAGE, KERNEL) };
+    let list = mem::addr_of_mut(&mut request);
+    // SAFETY: the page stays mapped, and nobody uses it.
+    unsafe {
+        hypercall_ticks!(many, ["mov eax, 1", "xor qword ptr [rdi + 8], r13"], [], out("rax") _, in("rdi") list,
+            in("rsi") 1u64, in("rdx") 0u64, in("r10") u64::from(DOMID_SELF), in("r13") bit)
+    }
 }
 
 fn updates() {
-    let mut request = MmuUpdate { ptr: mmu::l1_entry(PAGE.addr()), val: mmu::own(&PAGE, KERNEL) };
-    let list = mem::addr_of_mut(&mut request);
-    let update = |bit: u64| {
-        // SAFETY: the page stays mapped, and nobody uses it.
-        unsafe {
-            hypercall_ticks!(MANY, ["mov eax, 1", "xor qword ptr [rdi + 8], r13"], [], out("rax") _, in("rdi") list,
-                in("rsi") 1u64, in("rdx") 0u64, in("r10") u64::from(DOMID_SELF), in("r13") bit)
-        }
-    };
-    row("mmu_update, one L1 entry, no change", update(0));
-    row("mmu_update, one L1 entry, available bit", update(AVAILABLE));
-    row("mmu_update, one L1 entry, writable bit to and fro", update(WRITABLE));
+    row("mmu_update, one L1 entry, no change", updated(MANY, 0));
+    row("mmu_update, one L1 entry, available bit", updated(MANY, AVAILABLE));
+    row("mmu_update, one L1 entry, writable bit to and fro", updated(MANY, WRITABLE));
 }
 
 fn extended() {
