@@ -103,7 +103,7 @@ fuzz:  ## run the fuzzer of PV page tables for FUZZ_SECONDS (60)
 boot-test: test-needs  ## only the boots
 	@$(RUNNER) boot-test $(TESTS)
 
-.PHONY: bed-xen xen-test bench scaling
+.PHONY: bed-xen xen-test bench scaling writes
 bed-xen:
 	@tools/get-xen.sh
 
@@ -121,12 +121,17 @@ scaling: build/guest bed-bochs  ## what operations cost when 1, 2, 4 and 64 doma
 	@tools/need.sh iso
 	@$(RUNNER) scaling $(TESTS)
 
+writes: build/euxen build/guest bed-qemu  ## which words two CPUs both write while each does the same; writes docs/bench/writes.csv
+	@tools/need.sh iso
+	@cd tests/writes && $(CARGO) build --quiet --release
+	@$(RUNNER) writes
+
 figures: build/euxen  ## lines of Rust and of unsafe Rust for each crate, size of the image
 	@$(RUNNER) figures
 
 fmt:  ## format the sources
 	@$(CARGO_FMT)
-	@for each in boot guests stress fuzz; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
+	@for each in boot guests stress fuzz writes; do $(CARGO_FMT) --manifest-path tests/$$each/Cargo.toml; done
 
 clippy:  ## lint them, with warnings denied
 	@$(CARGO_CLIPPY) --quiet $(HOST_CRATES) --all-targets -- -D warnings
@@ -134,12 +139,13 @@ clippy:  ## lint them, with warnings denied
 	@$(CARGO_CLIPPY) --quiet --manifest-path tests/boot/Cargo.toml --all-targets -- -D warnings
 	@cd tests/guests && $(CARGO_CLIPPY) --quiet -- -D warnings
 	@cd tests/stress && $(CARGO_CLIPPY) --quiet -- -D warnings
+	@$(CARGO_CLIPPY) --quiet --manifest-path tests/writes/Cargo.toml -- -D warnings
 
 fmt-check:
 	@$(CARGO_FMT) --check
-	@set -e; for each in boot guests stress fuzz; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
+	@set -e; for each in boot guests stress fuzz writes; do $(CARGO_FMT) --check --manifest-path tests/$$each/Cargo.toml; done
 
 clean:  ## remove what was built (the cache folder of downloads stays)
-	rm -rf build target tests/boot/target tests/guests/target tests/stress/target tests/fuzz/target
+	rm -rf build target tests/boot/target tests/guests/target tests/stress/target tests/fuzz/target tests/writes/target
 
 FORCE:

@@ -46,6 +46,8 @@ pub struct Host {
     pub threads: u32,
     /// NUMA nodes, in QEMU.
     pub nodes: u32,
+    /// What watches the machine, in QEMU: a plugin that takes `out=` and `cpus=`.
+    pub plugin: Option<&'static str>,
     /// Memory.
     pub memory_mib: u32,
     /// Instructions that a second has in Bochs.
@@ -56,7 +58,16 @@ impl Host {
     /// One CPU by BIOS.
     pub fn small(bed: Bed) -> Host {
         let ticks_per_s = BOCHS_TICKS_PER_S;
-        Host { bed, firmware: Firmware::Bios, cpus: 1, threads: 1, nodes: 1, memory_mib: 512, ticks_per_s }
+        Host {
+            bed,
+            firmware: Firmware::Bios,
+            cpus: 1,
+            threads: 1,
+            nodes: 1,
+            plugin: None,
+            memory_mib: 512,
+            ticks_per_s,
+        }
     }
 }
 
@@ -116,6 +127,10 @@ pub fn qemu(host: &Host, iso: &Path) -> Command {
     command.args(["-accel", "tcg", "-cpu", cpu, "-smp", &host.cpus.to_string(), "-m", &host.memory_mib.to_string()]);
     command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nic", "none"]);
     command.args(numa(host));
+    if let Some(plugin) = host.plugin {
+        let out = iso.with_file_name("writes");
+        command.arg("-plugin").arg(format!("file={plugin},out={},cpus={}", out.display(), host.cpus));
+    }
     if host.firmware == Firmware::Uefi {
         command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
     }

@@ -1,7 +1,7 @@
 //! Boots the hypervisor in emulators and checks what its serial port says.
 //!
 //! `run BED ISO`, `test [WORD…]`, `boot-test [WORD…]`, `test-all [WORD…]`, `xen-test [WORD…]`, `bench [WORD…]`,
-//! `scaling [WORD…]`, `list`: run from the root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
+//! `scaling [WORD…]`, `writes`, `list`: run from the root of the repository, by its Makefile. Words pick the boots whose name contains one of them.
 
 mod bad;
 mod bed;
@@ -26,6 +26,7 @@ mod table;
 mod terminal;
 mod topology;
 mod words;
+mod writes;
 mod xen;
 
 use case::Case;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some("test-all") => matrix(words),
         Some("xen-test") => xen_tests(words),
         Some("bench") => measured(bench::run(words)),
+        Some("writes") => measured(writes::run()),
         Some("scaling") => measured(scaling::run(words)),
         Some("figures") => figures(),
         Some("list") => {
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | scaling [WORD...] | list"
+                "usage: boot run BED ISO | test [WORD...] | boot-test [WORD...] | test-all [WORD...] | xen-test [WORD...] | bench [WORD...] | scaling [WORD...] | writes | list"
             );
             ExitCode::from(2)
         }

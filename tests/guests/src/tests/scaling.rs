@@ -5,7 +5,7 @@
 //! number of the domain with which this one makes a pair; one of the two has `first` as well. Nothing is printed before all is
 //! over, and by all but the one with `tells` not for some seconds after that. With `busy` nobody sleeps while he waits.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use abi::event_channel::{BindInterdomain, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_SEND, Send};
 use abi::nr;
@@ -27,6 +27,8 @@ const MANY: u64 = 1000;
 static OWN: AtomicU32 = AtomicU32::new(0);
 static PAIR: AtomicU32 = AtomicU32::new(0);
 static IS_FIRST: AtomicBool = AtomicBool::new(false);
+/// When the operation's time is over, in ns of system time.
+static UNTIL: AtomicU64 = AtomicU64::new(0);
 /// How often the other of the pair has sent.
 static CAME: AtomicU64 = AtomicU64::new(0);
 
@@ -104,7 +106,11 @@ pub fn run(boot: &Boot) {
         let begins = from + at * phase;
         if mine(who) {
             wait_until(begins, busy);
-            seen[(at % OPERATIONS.len() as u64) as usize] = Some(operation());
+            UNTIL.store(begins + phase, SeqCst);
+            let number = (at % OPERATIONS.len() as u64) as usize;
+            mark(number + 1);
+            seen[number] = Some(operation());
+            mark(0);
             in_time &= time::now() < begins + phase;
         }
     }
@@ -114,6 +120,7 @@ pub fn run(boot: &Boot) {
     let over = all + 2 * phase + sharers * 160 * MILLISECOND;
     in_time &= time::now() < over;
     wait_until(over, busy);
+    mark(63);
     if boot.has("tells") {
         println!("SCALING measured");
     }
@@ -128,6 +135,19 @@ pub fn run(boot: &Boot) {
         row("switch to another domain by yield, all wait", switch);
     }
     check!(in_time, "all was measured in its time");
+}
+
+#[repr(align(64))]
+struct Marks([AtomicU8; 64]);
+
+/// Says to what watches the machine that the operation of this number begins, or with 0 that one has ended, and with 63 all
+/// (`tests/writes`).
+fn mark(number: usize) {
+    static MARKS: Marks = Marks([const { AtomicU8::new(0) }; 64]);
+    // SAFETY: an instruction without effect, and a store to an atomic.
+    unsafe {
+        core::arch::asm!("nop dword ptr [rax + 0x4e585545]", "mov byte ptr [{}], 1", in(reg) MARKS.0[number].as_ptr())
+    };
 }
 
 /// A port to itself, the timer's, and one to the other of the pair, which has the same numbers.
@@ -193,10 +213,12 @@ fn to_itself() -> u64 {
 fn to_the_other() -> u64 {
     let arg = Send { port: PAIR.load(SeqCst) };
     let ticks = hypercall_loop(MANY, nr::EVENT_CHANNEL_OP, [EVTCHNOP_SEND.into(), mem::addr_of(&arg), 0, 0]);
-    // The other may still send.
-    wait_until(time::now() + 2 * MILLISECOND, true);
+    // The other may still send; what comes after this is of the next operation.
+    let until = UNTIL.load(SeqCst);
+    wait_until(until - until.saturating_sub(time::now()) / 4, true);
     events::acknowledge(0);
     events::clear(arg.port);
+    CAME.store(0, SeqCst);
     ticks
 }
 
@@ -204,7 +226,6 @@ fn to_the_other() -> u64 {
 fn round_trip() -> u64 {
     let (port, is_first) = (PAIR.load(SeqCst), IS_FIRST.load(SeqCst));
     let many = MANY / 10;
-    CAME.store(0, SeqCst);
     let start = cpu::tsc();
     for came in 0..many {
         if is_first {
