@@ -10,8 +10,11 @@ use machine::irq::{self, pending};
 use machine::percpu::{MAX_CPUS, this_cpu};
 use model::ids::CpuId;
 
-/// Of one CPU. Its own cache line, as it is written at each entry.
+/// What lies in cache lines of its own, as one CPU writes it often.
 #[repr(align(64))]
+pub struct Apart<T>(pub T);
+
+/// Of one CPU; written at each entry.
 struct Place {
     /// Odd while it is in a guest; goes up at each entry and exit.
     visits: AtomicU64,
@@ -23,8 +26,8 @@ const AWAKE: u8 = 0;
 const SLEEPS_BY_HLT: u8 = 1;
 const SLEEPS_BY_MWAIT: u8 = 2;
 
-static PLACES: [Place; MAX_CPUS] =
-    [const { Place { visits: AtomicU64::new(0), sleep: AtomicU8::new(AWAKE) } }; MAX_CPUS];
+static PLACES: [Apart<Place>; MAX_CPUS] =
+    [const { Apart(Place { visits: AtomicU64::new(0), sleep: AtomicU8::new(AWAKE) }) }; MAX_CPUS];
 
 /// A CPU's number of visits to guests, so that it need not be looked for each time.
 #[derive(Clone, Copy)]
@@ -38,7 +41,7 @@ impl Visits {
 
     /// Those of a CPU.
     pub fn of(cpu: CpuId) -> Self {
-        Self(&PLACES[cpu.0 as usize].visits)
+        Self(&PLACES[cpu.0 as usize].0.visits)
     }
 
     /// This CPU is about to enter a guest: what is read after this is read after other CPUs could see it.
@@ -77,7 +80,7 @@ fn tell(cpu: CpuId, what: u32) {
         return;
     }
     fence(Ordering::SeqCst); // pairs with those in `entering` and `sleep`
-    let place = &PLACES[cpu.0 as usize];
+    let place = &PLACES[cpu.0 as usize].0;
     let is_in_guest = place.visits.load(Ordering::Relaxed) % 2 == 1;
     if is_in_guest || place.sleep.load(Ordering::Relaxed) == SLEEPS_BY_HLT {
         irq::interrupt(cpu);
@@ -86,7 +89,7 @@ fn tell(cpu: CpuId, what: u32) {
 
 /// Sleeps until an interrupt comes, which is taken, or something is noted for this CPU.
 pub fn sleep() {
-    let place = &PLACES[this_cpu().0 as usize];
+    let place = &PLACES[this_cpu().0 as usize].0;
     let how = if idle::is_by_mwait() { SLEEPS_BY_MWAIT } else { SLEEPS_BY_HLT };
     place.sleep.store(how, Ordering::Relaxed);
     fence(Ordering::SeqCst); // pairs with the one in `tell`

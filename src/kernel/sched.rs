@@ -16,11 +16,13 @@ use model::sched::{CpuSet, Decision, Key, Runstate};
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once, Pair};
 
-use crate::cpus;
+use crate::cpus::{self, Apart};
 use crate::domain::{Domain, Vcpu};
 
 static BOARD: Board = Board::new();
-static QUEUES: [Lock<place::RunQueue, Option<Box<Queue>>>; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
+/// By CPU; each lock in a cache line of its own.
+static QUEUES: [Apart<Lock<place::RunQueue, Option<Box<Queue>>>>; MAX_CPUS] =
+    [const { Apart(Lock::new(None)) }; MAX_CPUS];
 
 /// The CPUs that an operator has taken offline.
 static OFFLINE: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
@@ -69,11 +71,11 @@ impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
 
     #[inline]
     fn one<R>(&mut self, cpu: CpuId, f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-        self.0.lock(&QUEUES[cpu.0 as usize]).0.as_deref_mut().map(f)
+        self.0.lock(&QUEUES[cpu.0 as usize].0).0.as_deref_mut().map(f)
     }
 
     fn two<R>(&mut self, one: CpuId, other: CpuId, f: impl FnOnce(&mut Queue, &mut Queue) -> R) -> Option<R> {
-        match self.0.lock_pair(&QUEUES[one.0 as usize], &QUEUES[other.0 as usize]).0 {
+        match self.0.lock_pair(&QUEUES[one.0 as usize].0, &QUEUES[other.0 as usize].0).0 {
             Pair::Both(mut one, mut other) => Some(f(one.as_deref_mut()?, other.as_deref_mut()?)),
             Pair::Same(_) => None,
         }
@@ -151,7 +153,7 @@ pub fn lookup<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<VcpuRef> 
 /// This CPU has a queue from now on, in which virtual CPUs can wait until some CPU is there to run them.
 pub fn prepare_this_cpu<P: before::RunQueue>(cx: &mut Cx<P>) {
     let cpu = this_cpu();
-    cx.lock(&QUEUES[cpu.0 as usize]).0.get_or_insert_with(|| Box::new(Queue::new(cpu)));
+    cx.lock(&QUEUES[cpu.0 as usize].0).0.get_or_insert_with(|| Box::new(Queue::new(cpu)));
 }
 
 /// This CPU is there to run virtual CPUs.

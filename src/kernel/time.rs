@@ -13,6 +13,7 @@ use model::time::{Clock, Handle, RtcFields, Scale, TimeInfo, TimerQueue, WallClo
 use sync::place::{self, before};
 use sync::{Cx, Lock, Once};
 
+use crate::cpus::Apart;
 use crate::domain::{self, Domain};
 
 /// What a deadline is for.
@@ -44,7 +45,8 @@ struct Deadlines {
     set_ns: u64,
 }
 
-static DEADLINES: [Lock<place::Timer, Deadlines>; MAX_CPUS] = [const { Lock::new(Deadlines::new()) }; MAX_CPUS];
+static DEADLINES: [Apart<Lock<place::Timer, Deadlines>>; MAX_CPUS] =
+    [const { Apart(Lock::new(Deadlines::new())) }; MAX_CPUS];
 
 impl Deadlines {
     const fn new() -> Self {
@@ -95,7 +97,7 @@ impl Timer {
         if self.is_elsewhere(here) {
             self.stop(cx);
         }
-        cx.lock(&DEADLINES[here.0 as usize]).0.set(self, here, deadline_ns, event)
+        cx.lock(&DEADLINES[here.0 as usize].0).0.set(self, here, deadline_ns, event)
     }
 
     /// As [`Self::set`], without waiting. `None`, and nothing has been done, if this CPU's deadlines are locked or the timer is
@@ -106,13 +108,13 @@ impl Timer {
         if self.is_elsewhere(here) {
             return None;
         }
-        Some(DEADLINES[here.0 as usize].try_lock()?.set(self, here, deadline_ns, event))
+        Some(DEADLINES[here.0 as usize].0.try_lock()?.set(self, here, deadline_ns, event))
     }
 
     /// Does not fire.
     pub fn stop<P: before::Timer>(&mut self, cx: &mut Cx<P>) {
         if let Some((cpu, handle)) = self.0.take() {
-            cx.lock(&DEADLINES[cpu.0 as usize]).0.timers.cancel(handle);
+            cx.lock(&DEADLINES[cpu.0 as usize].0).0.timers.cancel(handle);
         }
     }
 
@@ -120,7 +122,7 @@ impl Timer {
     #[inline]
     pub fn try_stop(&mut self) -> Option<()> {
         if let Some((cpu, handle)) = self.0 {
-            DEADLINES[cpu.0 as usize].try_lock()?.timers.cancel(handle);
+            DEADLINES[cpu.0 as usize].0.try_lock()?.timers.cancel(handle);
             self.0 = None;
         }
         Some(())
@@ -144,7 +146,7 @@ pub enum Due {
 
 /// The hardware timer of this CPU has fired.
 pub fn pop_due<P: before::Timer>(cx: &mut Cx<P>) -> Due {
-    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize]);
+    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize].0);
     deadlines.set_ns = NEVER;
     let now = time::now();
     if let Some((_, (key, kind))) = deadlines.timers.pop_due(now) {
@@ -160,7 +162,7 @@ pub fn pop_due<P: before::Timer>(cx: &mut Cx<P>) -> Due {
 /// From now on the scheduler is to be asked on this CPU at `until_ns`: the hardware timer is set to that or the first of
 /// the timers.
 pub fn arm<P: before::Timer>(cx: &mut Cx<P>, until_ns: Option<u64>) {
-    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize]);
+    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize].0);
     deadlines.until_ns = until_ns.unwrap_or(NEVER);
     deadlines.arm();
 }

@@ -112,7 +112,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn on(bed: Bed) -> Vec<Case> {
-    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed), console(bed), bad_cpus(bed)]
+    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed), console(bed), bad_cpus(bed), mwait(bed)]
 }
 
 /// 1:2:4 of two CPUs, with two virtual CPUs each where the share is above half a CPU.
@@ -239,6 +239,13 @@ fn console(bed: Bed) -> Case {
         Ok(format!("ran us and thousands of loops: {seen:?}"))
     };
     case("console", bed, guests, 20, verdict).track(steps).allow("error: ")
+}
+
+/// CPUs that sleep by MWAIT. One alone, which timers wake: Bochs loses wake-ups by another.
+fn mwait(bed: Bed) -> Case {
+    let guests =
+        vec![Guest { name: "ticker", kind: "pvh", asked: "ticker period=1000".into(), vcpus: 1, more: String::new() }];
+    case("mwait", bed, guests, 2, |log| lateness(log, "ticker", 1000)).cpus(1).option("mwait-idle")
 }
 
 /// A domain that may run on CPUs alone which are not there.
