@@ -52,7 +52,21 @@ pub fn cases() -> Vec<Case> {
     let all = QUESTIONS.iter().flat_map(|question| BEDS.map(|bed| (question, bed)));
     all.filter(|(question, bed)| !fails_the_bed(question.name, *bed))
         .map(|(question, bed)| case(question, bed))
+        .chain(BEDS.map(across))
         .collect()
+}
+
+/// Two virtual CPUs that wake each other from one CPU to another.
+fn across(bed: Bed) -> Case {
+    let config = "name = \"across\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test=pairs across\"\nmemory = 64\nvcpus = 2\n";
+    Case::new(format!("guest-across-{}", bed.name()), bed)
+        .cpus(2)
+        .text("across.cfg", config)
+        .file("guest", IMAGE)
+        .never("across", "FAIL ")
+        .domain_says("across", &["GUEST-DONE * passed,*failed"])
+        .host_says(&[&words::destroyed("across")])
+        .budget(10, 90)
 }
 
 /// Questions that an emulator itself answers wrongly. QEMU ends by an assertion of its own when a guest writes CR8

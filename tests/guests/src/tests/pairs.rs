@@ -216,6 +216,12 @@ fn across() {
     if !pv::is_pv() {
         row("ticks from an IPI to its handler, on another CPU, asleep", deliveries(send_ipi));
     }
+    enter(ANSWER);
+    let start = cpu::tsc();
+    for _ in 0..MANY {
+        round_trip();
+    }
+    row("ticks for two on two CPUs to wake each other, both asleep", (cpu::tsc() - start) / MANY / 2);
 }
 
 fn send_event() {
