@@ -225,6 +225,11 @@ impl Queue {
             self.union = CpuSet::EMPTY;
         }
         let first = if self.nr_movable == 0 { None } else { self.least() };
+        self.publish_first(first, board);
+    }
+
+    /// As [`Self::publish`], for one who knows which of them is the first; `None` if none may move.
+    fn publish_first(&mut self, first: Option<Key>, board: &Board) {
         let first = first.map(|key| self.units.of(key).spent.wrapping_add(self.offset));
         board.publish(self.cpu, first);
     }
@@ -253,7 +258,10 @@ impl Queue {
         self.union = self.union.or(unit.affinity().0);
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.insert(&mut self.units, key, step);
-        self.publish(board);
+        match self.nr_waiting() {
+            1 => self.publish_first((self.nr_movable != 0).then_some(key), board),
+            _ => self.publish(board),
+        }
         let kick = self.current.is_some() && {
             let wanted = self.look_for(key, now, board);
             self.armed.is_none_or(|at| wanted < at)
