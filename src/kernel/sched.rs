@@ -31,8 +31,9 @@ static OFFLINE: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
 const CHUNK: usize = 64;
 
 /// What keys stand for.
-static KEYS: [Once<Box<[Lock<place::RunQueue, Slot>; CHUNK]>>; MAX_KEYS / CHUNK] =
-    [const { Once::new() }; MAX_KEYS / CHUNK];
+static KEYS: [Once<Box<[SlotLock; CHUNK]>>; MAX_KEYS / CHUNK] = [const { Once::new() }; MAX_KEYS / CHUNK];
+
+type SlotLock = Lock<place::RunQueue, Slot>;
 
 /// What a key stands for.
 enum Slot {
@@ -86,7 +87,7 @@ impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
     }
 }
 
-fn slot(key: Key) -> Option<&'static Lock<place::RunQueue, Slot>> {
+fn slot(key: Key) -> Option<&'static SlotLock> {
     KEYS.get(key.0 as usize / CHUNK)?.get().map(|chunk| &chunk[key.0 as usize % CHUNK])
 }
 
