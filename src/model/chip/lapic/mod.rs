@@ -15,13 +15,16 @@
 //! | `lvt` | local vector table, error status, LINT pins |
 //! | `ipi` | the interrupt command register, destinations, messages |
 //! | `priority` | IRR, ISR, TMR, TPR, PPR, EOI |
+//! | `handover`, `posted` | the same where the processor has them; how they come there |
 //! | `timer` | the three timer modes |
 
 mod base;
+mod handover;
 mod ipi;
 mod lvt;
 mod mmio;
 mod msr;
+mod posted;
 mod priority;
 mod register;
 #[cfg(test)]
@@ -32,6 +35,7 @@ mod vectors;
 pub use base::base_is_on;
 pub use ipi::{DeliveryMode, Destination, Ipi, Message, Shorthand, Trigger, Wakeup, lowest_priority};
 pub use lvt::Lvt;
+pub use posted::Posted;
 pub use timer::{BUS_CYCLE_NS, Deadline, MIN_PERIOD_NS, Now};
 
 use timer::Timer;

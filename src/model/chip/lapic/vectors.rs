@@ -7,6 +7,11 @@ pub(super) struct VectorSet([u32; 8]);
 impl VectorSet {
     pub(super) const EMPTY: Self = Self([0; 8]);
 
+    /// Of eight registers.
+    pub(super) fn from_words(word: impl Fn(u8) -> u32) -> Self {
+        Self([0, 1, 2, 3, 4, 5, 6, 7].map(word))
+    }
+
     fn place(vector: u8) -> (usize, u32) {
         (usize::from(vector >> 5), 1 << (vector & 31))
     }

@@ -1,5 +1,6 @@
 //! Each rule a test; what they share.
 
+mod handover;
 mod ipi;
 mod modes;
 mod priority;
