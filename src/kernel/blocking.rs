@@ -15,12 +15,12 @@ use crate::time::Kind;
 use crate::{events, pv, sched, time};
 
 /// Whether something waits for the virtual CPU that ends its sleep.
-fn has_work(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
+fn has_work(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
     if run.is_pv() { pv::events::has_work(run) } else { hvm::events::has_work(cx, run) }
 }
 
 /// Sleeps until there is work.
-pub fn block(cx: &mut Cx<'_, Root>, run: &Running) {
+pub fn block(cx: &mut Cx<'_, Root>, run: &mut Running) {
     let key = run.vcpu().key;
     sched::sleep(cx, key);
     if has_work(cx, run) {
@@ -29,7 +29,7 @@ pub fn block(cx: &mut Cx<'_, Root>, run: &Running) {
 }
 
 /// Sleeps in a poll that [`model::evtchn::Channels::poll`] has entered.
-pub fn sleep_polling(cx: &mut Cx<'_, Root>, run: &Running, ports: &[EvtchnPort]) {
+pub fn sleep_polling(cx: &mut Cx<'_, Root>, run: &mut Running, ports: &[EvtchnPort]) {
     let key = run.vcpu().key;
     sched::sleep(cx, key);
     let is_pending = ports.iter().any(|&port| run.domain.shared.is_pending(port));

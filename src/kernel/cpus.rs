@@ -74,6 +74,14 @@ pub fn poke(cpu: CpuId) {
     tell(cpu, pending::LOOK);
 }
 
+/// Has a CPU that is in a guest take what is posted for that. One that is not looks before it enters.
+pub fn notify(cpu: CpuId) {
+    fence(Ordering::SeqCst); // pairs with the one in `entering`
+    if Visits::of(cpu).0.load(Ordering::Relaxed) % 2 == 1 {
+        irq::notify(cpu);
+    }
+}
+
 fn tell(cpu: CpuId, what: u32) {
     irq::note(cpu, what);
     if cpu == this_cpu() {

@@ -267,6 +267,16 @@ pub fn wake<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     }
 }
 
+/// As [`wake`], for what was posted to it: in the guest its processor takes it, without an exit.
+#[inline]
+pub fn notify<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
+    if let Some(cpu) = credit::wake(&mut Machine(cx), key, time::now)
+        && cpu != this_cpu()
+    {
+        cpus::notify(cpu);
+    }
+}
+
 /// It has nothing to do. For the CPU that runs it, which then looks once more for what would wake it.
 pub fn sleep<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     credit::sleep(&mut Machine(cx), key);

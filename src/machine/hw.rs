@@ -1,13 +1,16 @@
 //! The one match on back-end: which of the two vendors' this machine has, and which way a virtual CPU runs.
 
+use alloc::sync::Arc;
+
 use model::addr::Mfn;
+use model::chip::lapic::Mode;
 use model::p2m::Nested;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 use spin::Once;
 
 use crate::cpu::features;
 use crate::exit::Exit;
-use crate::virt::{GuestMsr, Unsupported, Virt, Window};
+use crate::virt::{GuestMsr, PostedPage, Unsupported, Virt, Window};
 use crate::{pv, svm, vmx};
 
 /// The two vendors' technologies.
@@ -194,8 +197,24 @@ impl Virt for HwVcpu {
     fn set_apic_access_page(&mut self, page: Mfn) {
         each!(self, vcpu => vcpu.set_apic_access_page(page));
     }
-    fn serve_apic_page(&mut self, is_on: bool) -> bool {
-        each!(self, vcpu => vcpu.serve_apic_page(is_on))
+    fn serve_apic(&mut self, mode: Mode, is_enabled: bool) {
+        each!(self, vcpu => vcpu.serve_apic(mode, is_enabled));
+    }
+    fn has_apic_page(&self) -> bool {
+        each!(self, vcpu => vcpu.has_apic_page())
+    }
+    #[inline]
+    fn posted(&self) -> Option<&Arc<PostedPage>> {
+        each!(self, vcpu => vcpu.posted())
+    }
+    fn merge_posted(&mut self) {
+        each!(self, vcpu => vcpu.merge_posted());
+    }
+    fn set_interrupt_status(&mut self, requested: u8, in_service: u8) {
+        each!(self, vcpu => vcpu.set_interrupt_status(requested, in_service));
+    }
+    fn is_interrupted(&self) -> bool {
+        each!(self, vcpu => vcpu.is_interrupted())
     }
     fn apic_register(&self, offset: u16) -> u32 {
         each!(self, vcpu => vcpu.apic_register(offset))

@@ -9,9 +9,13 @@
 //! for the CPU on which it is loaded, and interrupts are off throughout.
 
 use crate::exit::Exit;
+use alloc::sync::Arc;
 use model::addr::Mfn;
+use model::chip::lapic::Mode;
 pub use model::regs::GuestMsr;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
+
+pub use crate::vmx::PostedPage;
 
 /// Which exit to take as soon as the guest can accept an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +89,26 @@ pub trait Virt: Sized {
     /// Gives the frame that the guest has at its local APIC's address, before the first load. Where the processor cannot
     /// serve that page it is memory like any other.
     fn set_apic_access_page(&mut self, _: Mfn) {}
-    /// Has the processor serve the page: reads come from what [`Virt::set_apic_register`] wrote, a write exits as
-    /// [`Exit::ApicWrite`], and the task priority is the guest's. Answers whether it is so from now on.
-    fn serve_apic_page(&mut self, _: bool) -> bool {
+    /// Has the processor do as much of a local APIC in this mode, software-enabled or not, as it can. The caller brings it up to
+    /// date afterwards.
+    fn serve_apic(&mut self, _: Mode, _is_enabled: bool) {}
+    /// Whether it serves the page: reads come from what [`Virt::set_apic_register`] wrote, a write exits as
+    /// [`Exit::ApicWrite`], and the task priority is the guest's.
+    fn has_apic_page(&self) -> bool {
+        false
+    }
+    /// Where interrupts are posted, while the processor delivers them by itself: the registers have the vectors then,
+    /// and neither EOI nor the task priority exits. What is posted is seen by an entry that begins later, and in the
+    /// guest after [`crate::irq::notify`].
+    fn posted(&self) -> Option<&Arc<PostedPage>> {
+        None
+    }
+    /// Brings the registers what was posted so far.
+    fn merge_posted(&mut self) {}
+    /// Says which is the highest of the vectors that were written to the registers as requested, and as in service; 0 for none.
+    fn set_interrupt_status(&mut self, _requested: u8, _in_service: u8) {}
+    /// Whether the processor would deliver an interrupt if the guest were open to it.
+    fn is_interrupted(&self) -> bool {
         false
     }
     /// A register of that page, by its offset.

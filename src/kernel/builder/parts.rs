@@ -210,6 +210,7 @@ fn make_vcpu(
     let apic_base = AtomicU64::new(lapic.apic_base());
     let state = VcpuState {
         lapic,
+        posted: None,
         start: None,
         waits_for_startup: true,
         is_initialised: false,

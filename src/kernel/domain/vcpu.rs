@@ -1,6 +1,7 @@
 //! A virtual CPU: what only its own physical CPU touches, and what others may.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use machine::cpu::extended::Extended;
 use machine::exit::{Exit, Kind};
 use machine::frame::RegsPage;
 use machine::hw::HwVcpu;
-use machine::virt::Window;
+use machine::virt::{PostedPage, Window};
 use model::chip::lapic::Lapic;
 use model::ids::{CpuId, VcpuId};
 use model::pv::state::PvState;
@@ -90,6 +91,9 @@ impl ExitCounts {
 pub struct VcpuState {
     /// Its local APIC.
     pub lapic: Lapic,
+    /// Where interrupts are posted that the local APIC has accepted, while its processor delivers them by itself and has the
+    /// vectors. Its own CPU puts it here; INIT takes it away.
+    pub posted: Option<Arc<PostedPage>>,
     /// How it will start.
     pub start: Option<Start>,
     /// Waits for a start-up message, or for `VCPUOP_up`.

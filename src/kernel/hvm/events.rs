@@ -78,21 +78,21 @@ fn give(cx: &mut Cx<'_, Root>, run: &mut Running, noted: u32, has_upcall: bool) 
         }
         return wait_for(run, Window::Interrupt, noted & attention::APIC);
     }
-    apic::sync_cr8(cx, run);
+    if run.context.hw.posted().is_some() {
+        return wait_for(run, Window::None, 0);
+    }
     let open = run.context.hw.interrupts_open(&run.context.regs);
-    let (vector, more, threshold, cr8) = {
+    let (vector, more) = {
         let (vcpu, context) = run.parts();
         let (mut state, _) = cx.lock(&vcpu.state);
+        apic::fetch(context, &mut state);
         let vector = state.lapic.highest_pending();
         if let (Some(vector), true) = (vector, open) {
             state.lapic.acknowledge(vector);
         }
-        apic::show(context, &state.lapic);
-        (vector, state.lapic.highest_pending().is_some(), state.lapic.cr8_threshold(), state.lapic.cr8())
+        apic::show(context, &mut state);
+        (vector, state.lapic.highest_pending().is_some())
     };
-    if run.context.hw.cr8().is_some() {
-        run.context.hw.set_cr8(cr8, threshold);
-    }
     match vector {
         Some(vector) if open => {
             run.context.hw.inject(Event::Interrupt(vector));
@@ -116,11 +116,11 @@ fn wait_for(run: &mut Running, window: Window, noted: u32) {
 }
 
 /// Whether something waits for the virtual CPU that ends a HLT.
-pub fn has_work(cx: &mut Cx<'_, Root>, run: &Running) -> bool {
+pub fn has_work(cx: &mut Cx<'_, Root>, run: &mut Running) -> bool {
     let noted = run.vcpu().attention.load(Ordering::Acquire);
     has_upcall(run)
         || noted & (attention::NMI | attention::START | attention::SCHEDULE) != 0
-        || cx.lock(&run.vcpu().state).0.lapic.highest_pending().is_some()
+        || apic::is_interrupted(cx, run)
 }
 
 /// HLT. With interrupts off only an NMI or INIT could end it: as in Xen the virtual CPU goes down then.
@@ -132,7 +132,6 @@ pub fn halt(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
         updown::take_down(cx, run);
         return Next::Schedule;
     }
-    apic::sync_cr8(cx, run);
     blocking::block(cx, run);
     Next::Schedule
 }

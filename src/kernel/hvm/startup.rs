@@ -222,13 +222,13 @@ pub fn init(cx: &mut Cx<'_, Root>, domain: &Domain, vcpu: &Vcpu) {
     {
         let (mut state, _) = cx.lock(&vcpu.state);
         if state.waits_for_startup && state.start.is_none() {
-            state.lapic.init();
+            apic::init(&mut state);
             return;
         }
         if vcpu.id.0 == 0 {
             return;
         }
-        state.lapic.init();
+        apic::init(&mut state);
         state.start = Some(Start::Wait);
         state.waits_for_startup = true;
     }

@@ -20,6 +20,8 @@ pub const TIMER: u8 = 0xf0;
 pub const NUDGE: u8 = 0xf1;
 /// The serial port has a byte, or is empty.
 pub const SERIAL: u8 = 0xf2;
+/// Something was posted to the virtual CPU that runs: in a guest the processor takes that from there, without an exit.
+pub const POSTED: u8 = 0xf3;
 /// The local APIC's spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -90,6 +92,11 @@ pub fn interrupt(cpu: CpuId) {
     lapic::send(cpu, NUDGE);
 }
 
+/// Tells another CPU, which is in a guest, that something was posted for that. Elsewhere it comes to nothing.
+pub fn notify(cpu: CpuId) {
+    lapic::send(cpu, POSTED);
+}
+
 /// Sleeps until something is noted for this CPU, or an interrupt has been taken.
 pub fn wait() {
     idle::wait_for(&PENDING[this_cpu().0 as usize].0);
@@ -106,7 +113,7 @@ pub fn dispatch(vector: u8) {
         TIMER => pending::TIMER,
         SERIAL => pending::CONSOLE,
         SPURIOUS => return,
-        NUDGE => 0,
+        NUDGE | POSTED => 0,
         _ => 0, // a stray interrupt of firmware's making: acknowledged, and no more
     };
     if what != 0 {

@@ -24,6 +24,19 @@ impl MsrBitmap {
         self.0.addr()
     }
 
+    /// Has those accesses to the x2APIC's registers pass that the processor carries out on the virtual-APIC page. Only
+    /// while it virtualizes x2APIC mode: else they would reach the host's.
+    pub(super) fn serve_x2apic(&mut self, is_on: bool) {
+        let reads =
+            [TPR, PPR].into_iter().chain(ISR..=IRR_LAST).filter(|&msr| msr != IRR_FIRST).map(|msr| (msr, false));
+        let writes = [TPR, EOI, SELF_IPI].into_iter().map(|msr| (msr, true));
+        for (msr, is_write) in reads.chain(writes) {
+            if let Some(bit) = position(msr, is_write) {
+                set_bit(&self.0, bit, !is_on);
+            }
+        }
+    }
+
     /// Lets reads or writes of `msr` by the guest pass; the other kind exits. One that has no bit always exits.
     pub(super) fn allow(&mut self, msr: u32, read: bool, write: bool) {
         assert!(!write || is_harmless(msr), "a guest must not write MSR {msr:#x} without an exit");
@@ -34,6 +47,16 @@ impl MsrBitmap {
         }
     }
 }
+
+/// MSRs of the x2APIC: the task priority, and what the processor keeps of priorities, requests and vectors in service.
+const TPR: u32 = 0x808;
+const PPR: u32 = 0x80a;
+const EOI: u32 = 0x80b;
+const ISR: u32 = 0x810;
+/// Exits, as it may have the mark of a posted-interrupt descriptor.
+const IRR_FIRST: u32 = 0x820;
+const IRR_LAST: u32 = 0x827;
+const SELF_IPI: u32 = 0x83f;
 
 /// Where the bit of an MSR lies: four kilobytes for reads of the low range, of the high range, then writes.
 fn position(msr: u32, is_write: bool) -> Option<usize> {

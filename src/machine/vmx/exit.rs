@@ -4,6 +4,7 @@ use super::event::{self, Info, kind};
 use super::vmcs::{self, VmcsField};
 use super::{entry, host};
 use crate::exit::{CrAccess, Exit, Io, Length, NestedFault};
+use crate::irq;
 use model::addr::{GuestPhys, GuestVirt};
 use model::pvh::LOCAL_APIC;
 use model::regs::{Regs, vector};
@@ -92,7 +93,7 @@ impl super::Vcpu {
         match reason.basic() {
             Reason::EXCEPTION_OR_NMI => self.exception(regs),
             Reason::EXTERNAL_INTERRUPT => {
-                entry::take_interrupts();
+                self.take_interrupt();
                 Exit::Host
             }
             Reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
@@ -118,6 +119,15 @@ impl super::Vcpu {
             Reason::GETSEC | Reason::MWAIT | Reason::MONITOR | Reason::INVEPT | Reason::INVVPID => Exit::Undefined,
             Reason::VMCLEAR..=Reason::VMXON => Exit::Undefined,
             _ => Exit::Unknown { code: reason.code(), info: qualification() },
+        }
+    }
+
+    /// Has the host's handler run. Where the exit has acknowledged the interrupt it does not come by the IDT any more.
+    fn take_interrupt(&self) {
+        if self.features.acknowledges() {
+            irq::dispatch(Info::from_exit(vmcs::read32(VmcsField::EXIT_INTERRUPTION)).vector());
+        } else {
+            entry::take_interrupts();
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) mod pin {
     pub(in crate::vmx) const EXTERNAL_INTERRUPT: u32 = 1 << 0;
     pub(in crate::vmx) const NMI: u32 = 1 << 3;
     pub(in crate::vmx) const VIRTUAL_NMIS: u32 = 1 << 5;
+    pub(in crate::vmx) const POSTED_INTERRUPTS: u32 = 1 << 7;
 }
 
 /// Primary processor-based controls (SDM 3C 24.6.2).
@@ -61,11 +62,15 @@ pub(super) mod secondary {
     pub(in crate::vmx) const APIC_ACCESSES: u32 = 1 << 0;
     pub(in crate::vmx) const EPT: u32 = 1 << 1;
     pub(in crate::vmx) const RDTSCP: u32 = 1 << 3;
+    /// Virtualize x2APIC mode.
+    pub(in crate::vmx) const X2APIC_MODE: u32 = 1 << 4;
     pub(in crate::vmx) const VPID: u32 = 1 << 5;
     pub(in crate::vmx) const WBINVD: u32 = 1 << 6;
     pub(in crate::vmx) const UNRESTRICTED_GUEST: u32 = 1 << 7;
     /// APIC-register virtualization.
     pub(in crate::vmx) const APIC_REGISTERS: u32 = 1 << 8;
+    /// Virtual-interrupt delivery.
+    pub(in crate::vmx) const INTERRUPT_DELIVERY: u32 = 1 << 9;
     pub(in crate::vmx) const PAUSE_LOOP: u32 = 1 << 10;
     pub(in crate::vmx) const INVPCID: u32 = 1 << 12;
 }
@@ -74,6 +79,8 @@ pub(super) mod secondary {
 pub(super) mod exit {
     pub(in crate::vmx) const SAVE_DEBUG: u32 = 1 << 2;
     pub(in crate::vmx) const HOST_64_BIT: u32 = 1 << 9;
+    /// Acknowledge interrupt on exit.
+    pub(in crate::vmx) const ACKNOWLEDGE: u32 = 1 << 15;
     pub(in crate::vmx) const SAVE_PAT: u32 = 1 << 18;
     pub(in crate::vmx) const LOAD_PAT: u32 = 1 << 19;
     pub(in crate::vmx) const SAVE_EFER: u32 = 1 << 20;
@@ -182,6 +189,8 @@ pub(super) struct Features {
     pub(super) secondary: u32,
     /// The processor can serve it.
     apic_registers: bool,
+    /// It can deliver the local APIC's interrupts by itself, and takes those that are posted.
+    delivers: bool,
     /// VM-exit controls.
     pub(super) exit: u32,
     /// VM-entry controls, guest not in IA-32e mode.
@@ -214,10 +223,17 @@ impl Features {
         if !ept_vpid.invvpid_all() {
             secondary &= !secondary::VPID;
         }
-        let exit = adjust(capability(first + 2), EXIT_NEEDS, 0)?;
+        let delivery = u64::from(secondary::INTERRUPT_DELIVERY | secondary::X2APIC_MODE);
+        let offered_at_exit = capability(first + 2);
+        let delivers = apic_registers
+            && offered >> 32 & delivery == delivery
+            && may(capability(first), pin::POSTED_INTERRUPTS)
+            && may(offered_at_exit, exit::ACKNOWLEDGE);
+        let exit = adjust(offered_at_exit, EXIT_NEEDS, if delivers { exit::ACKNOWLEDGE } else { 0 })?;
         let entry = adjust(capability(first + 3), ENTRY_NEEDS, 0)? & !entry::IA32E_GUEST;
         let revision = (basic & 0x7fff_ffff) as u32;
-        Ok(Self { revision, pin, primary, secondary, apic_registers, exit, entry, ept_vpid, fixed: Fixed::read() })
+        let fixed = Fixed::read();
+        Ok(Self { revision, pin, primary, secondary, apic_registers, delivers, exit, entry, ept_vpid, fixed })
     }
 
     /// CR8 is kept by the processor.
@@ -227,6 +243,14 @@ impl Features {
     /// Reads of the local APIC's page can come from the virtual-APIC page.
     pub(super) fn apic_registers(&self) -> bool {
         self.apic_registers
+    }
+    /// Interrupts of the local APIC can be the processor's to deliver.
+    pub(super) fn delivers_interrupts(&self) -> bool {
+        self.delivers
+    }
+    /// An exit by an interrupt has acknowledged it.
+    pub(super) fn acknowledges(&self) -> bool {
+        self.exit & exit::ACKNOWLEDGE != 0
     }
     /// Translations are tagged.
     pub(super) fn vpid(&self) -> bool {
@@ -334,6 +358,11 @@ pub(super) fn unlock() {
 fn capability(msr: u32) -> u64 {
     // SAFETY: the callers have seen VMX in CPUID, the secondary controls before they ask for 0x48b, and EPT before 0x48c.
     unsafe { msr::read(msr) }
+}
+
+/// Whether a control may be one.
+fn may(capability: u64, control: u32) -> bool {
+    capability >> 32 & u64::from(control) != 0
 }
 
 /// A control field with all needs, the likes that are offered, and what must be one.

@@ -7,7 +7,7 @@
 //! | `run`, `entry` | a virtual CPU on a processor; the way into the guest and back |
 //! | `exit`, `event` | why it left; what goes in with it |
 //! | `state`, `host` | the guest's registers, the host's |
-//! | `apic` | the local APIC's page, where the processor serves it |
+//! | `apic`, `posted` | the local APIC's page and interrupts, where the processor sees to them |
 //! | `bitmap`, `tlb` | what passes without an exit; tags and flushes |
 //!
 //! What VT-x cannot hide: a VMCS belongs to the CPU where it was last current until VMCLEAR, so every
@@ -21,6 +21,7 @@ mod event;
 mod exit;
 mod features;
 mod host;
+mod posted;
 mod run;
 mod state;
 mod tlb;
@@ -30,15 +31,18 @@ use crate::exit::Exit;
 use crate::mem::OwnedPages;
 use crate::percpu::{MAX_CPUS, PerCpu};
 use crate::virt::{GuestMsr, Unsupported, Virt, Window};
+use alloc::sync::Arc;
 use bitmap::{IoBitmaps, MsrBitmap};
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use features::Features;
 use model::addr::Mfn;
+use model::chip::lapic::Mode;
 use model::ids::CpuId;
 use model::regs::{DescriptorTable, Event, Regs, Segment, SegmentName};
 
 pub use apic::serves_apic_page;
+pub use posted::PostedPage;
 
 /// Whether this processor has what Euxen needs of VT-x.
 ///
@@ -91,8 +95,10 @@ pub struct Vcpu {
     apic: OwnedPages,
     /// The APIC-access page, where reads are served from the virtual-APIC page.
     apic_access: Option<Mfn>,
-    /// They are served now.
-    has_apic_page: bool,
+    /// Where others post interrupts, if the processor can deliver them.
+    posted: Option<Arc<PostedPage>>,
+    /// What of the local APIC the processor does now.
+    apic_service: apic::Service,
     eptp: u64,
     tag: tlb::Tag,
     /// The VMCS has its first contents.
@@ -139,7 +145,8 @@ impl Vcpu {
             io_bitmaps: IoBitmaps::new()?,
             apic: OwnedPages::zeroed(0)?,
             apic_access: None,
-            has_apic_page: false,
+            posted: if features.delivers_interrupts() { Some(Arc::new(PostedPage::new()?)) } else { None },
+            apic_service: apic::Service::default(),
             eptp: ept_pointer(nested_root, features.ept_vpid.accessed_dirty()),
             tag: tlb::Tag::NONE,
             is_set_up: false,
@@ -246,8 +253,26 @@ impl Virt for Vcpu {
     fn set_apic_access_page(&mut self, page: Mfn) {
         self.give_apic_access_page(page);
     }
-    fn serve_apic_page(&mut self, is_on: bool) -> bool {
-        self.switch_apic_page(is_on)
+    fn serve_apic(&mut self, mode: Mode, is_enabled: bool) {
+        self.choose_apic_service(mode, is_enabled);
+    }
+    fn has_apic_page(&self) -> bool {
+        self.apic_service.page
+    }
+    #[inline]
+    fn posted(&self) -> Option<&Arc<PostedPage>> {
+        self.posted_while_delivering()
+    }
+    fn merge_posted(&mut self) {
+        if self.apic_service.delivers {
+            self.merge();
+        }
+    }
+    fn set_interrupt_status(&mut self, requested: u8, in_service: u8) {
+        self.set_status(requested, in_service);
+    }
+    fn is_interrupted(&self) -> bool {
+        self.has_deliverable()
     }
     fn apic_register(&self, offset: u16) -> u32 {
         self.read_apic(offset)

@@ -151,6 +151,7 @@ impl Vcpu {
         self.assert_loaded();
         self.seen.write_changed(regs);
         self.queued.write();
+        self.merge_outstanding();
         host::set_cr2(self.cr2);
         // SAFETY: `load_here` completed the VMCS with this CPU's state, and `how` is kept below.
         let outcome = unsafe { entry::enter(regs, self.how, &mut self.host_rsp) };

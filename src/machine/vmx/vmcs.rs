@@ -15,13 +15,17 @@ pub(super) struct VmcsField(u32);
 impl VmcsField {
     // Controls.
     pub(super) const VPID: Self = Self(0x0000);
+    pub(super) const NOTIFICATION_VECTOR: Self = Self(0x0002);
     pub(super) const IO_BITMAP_A: Self = Self(0x2000);
     pub(super) const IO_BITMAP_B: Self = Self(0x2002);
     pub(super) const MSR_BITMAP: Self = Self(0x2004);
     pub(super) const TSC_OFFSET: Self = Self(0x2010);
     pub(super) const VIRTUAL_APIC_PAGE: Self = Self(0x2012);
     pub(super) const APIC_ACCESS_PAGE: Self = Self(0x2014);
+    pub(super) const POSTED_DESCRIPTOR: Self = Self(0x2016);
     pub(super) const EPT_POINTER: Self = Self(0x201a);
+    /// Four fields of 64 vectors each.
+    pub(super) const EOI_EXITS: [Self; 4] = [Self(0x201c), Self(0x201e), Self(0x2020), Self(0x2022)];
     pub(super) const PIN_CONTROLS: Self = Self(0x4000);
     pub(super) const PRIMARY_CONTROLS: Self = Self(0x4002);
     pub(super) const EXCEPTION_BITMAP: Self = Self(0x4004);
@@ -60,6 +64,8 @@ impl VmcsField {
 
     // The guest's state. The segment fields are those of ES; the others follow by `segment`.
     pub(super) const GUEST_SELECTOR: Self = Self(0x0800);
+    /// The highest vector requested (RVI) in the low byte, the highest in service (SVI) in the high one.
+    pub(super) const INTERRUPT_STATUS: Self = Self(0x0810);
     pub(super) const LINK_POINTER: Self = Self(0x2800);
     pub(super) const GUEST_DEBUGCTL: Self = Self(0x2802);
     pub(super) const GUEST_PAT: Self = Self(0x2804);
