@@ -27,11 +27,12 @@ const fn ending(name: &'static str, vcpus: u32, ended: &'static str) -> Question
     Question { name, vcpus, counts: false, ended }
 }
 
-const QUESTIONS: [Question; 17] = [
+const QUESTIONS: [Question; 18] = [
     question("hello", 1),
     question("cost", 1),
     question("lapic", 1),
     question("smp", 4),
+    question("storm", 2),
     question("pairs", 2),
     question("events", 2),
     question("memory", 1),
@@ -80,7 +81,9 @@ fn case(Question { name, vcpus, counts, ended }: &Question, bed: Bed) -> Case {
     let config = format!(
         "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test={name}\"\nmemory = 64\nvcpus = {vcpus}\non_reboot = \"destroy\"\n"
     );
+    let cpus = if *name == "storm" { 2 } else { 1 };
     let case = Case::new(format!("guest-{name}-{}", bed.name()), bed)
+        .cpus(cpus)
         .text(&format!("{name}.cfg"), config)
         .file("guest", IMAGE)
         .never(name, "FAIL ")

@@ -28,6 +28,7 @@ pub mod reg {
     pub const SVR: u32 = 0xf0;
     pub const ISR: u32 = 0x100;
     pub const IRR: u32 = 0x200;
+    pub const ESR: u32 = 0x280;
     pub const ICR: u32 = 0x300;
     pub const ICR_HIGH: u32 = 0x310;
     pub const LVT_TIMER: u32 = 0x320;

@@ -54,7 +54,9 @@ fn mode(name: &str) {
     lapic::enable(0xff);
     equal((lapic::read(reg::SVR) & 0x1ff).into(), 0x1ff, "the spurious vector register keeps its value");
     self_ipi(name);
+    nested(name);
     task_priority(name);
+    software_disabled(name);
     one_shot(name);
     periodic(name);
     deadline(name);
@@ -86,6 +88,70 @@ fn self_ipi(name: &str) {
     lapic::send(0, 1 << 18 | u32::from(IPI));
     lapic::send(0, 1 << 18 | u32::from(IPI));
     check!(wait_ticks(IPI, 1_000_000) == 1, "{}: two IPIs of one vector before delivery are one", name);
+}
+
+const OUTER: u8 = 0x61;
+const ABOVE: u8 = 0x75;
+const BESIDE: u8 = 0x6f;
+const BELOW: u8 = 0x45;
+/// What came in which order, four bits a vector's class; the outer handler's end is 0xe.
+static ORDER: AtomicU32 = AtomicU32::new(0);
+static PRIORITY: AtomicU32 = AtomicU32::new(0);
+
+fn note(what: u32) {
+    ORDER.store(ORDER.load(SeqCst) << 4 | what & 15, SeqCst);
+}
+
+/// Opens itself to interrupts, and is interrupted by what is above it alone.
+fn outer(frame: &mut Frame) {
+    note(frame.vector as u32 >> 4);
+    for vector in [BELOW, BESIDE, ABOVE] {
+        lapic::send(0, 1 << 18 | u32::from(vector));
+    }
+    wait_ticks(ABOVE, 100_000);
+    PRIORITY.store(lapic::read(reg::PPR), SeqCst);
+    note(0xe);
+    lapic::eoi();
+}
+
+fn inner(frame: &mut Frame) {
+    note(frame.vector as u32 >> 4);
+    if frame.vector as u8 == ABOVE && !(lapic::bit(reg::ISR, OUTER) && lapic::bit(reg::ISR, ABOVE)) {
+        note(0xf);
+    }
+    lapic::eoi();
+}
+
+fn nested(name: &str) {
+    interrupts::on(OUTER, outer);
+    for vector in [ABOVE, BESIDE, BELOW] {
+        interrupts::on(vector, inner);
+    }
+    ORDER.store(0, SeqCst);
+    lapic::send(0, 1 << 18 | u32::from(OUTER));
+    wait(BELOW, 1);
+    check!(ORDER.load(SeqCst) == 0x67e64, "{}: what is above interrupts a handler, the rest waits for its EOI", name;
+        "{:#x}", ORDER.load(SeqCst));
+    equal(
+        PRIORITY.load(SeqCst).into(),
+        0x60,
+        "the processor priority is again that of the outer one after the inner EOI",
+    );
+    let empty = (0..8).all(|n| lapic::read(reg::ISR + n * 16) == 0 && lapic::read(reg::IRR + n * 16) == 0);
+    check!(empty && lapic::read(reg::PPR) == 0, "{}: nothing is left in service or requested", name);
+}
+
+/// Off by software it takes no interrupt, and has what came before.
+fn software_disabled(name: &str) {
+    lapic::send(0, 1 << 18 | u32::from(LOW_IPI));
+    lapic::write(reg::SVR, 0xff);
+    let before = interrupts::count(IPI);
+    lapic::send(0, 1 << 18 | u32::from(IPI));
+    check!(!lapic::bit(reg::IRR, IPI), "{}: software-disabled, it takes no interrupt", name);
+    check!(lapic::bit(reg::IRR, LOW_IPI), "{}: what was requested before stays", name);
+    lapic::enable(0xff);
+    check!(wait(LOW_IPI, 1) == 1, "{}: and is delivered", name);
+    equal(interrupts::count(IPI).into(), before.into(), "the other never came");
 }
 
 fn task_priority(name: &str) {
@@ -192,5 +258,19 @@ fn x2apic_only(base: u64) {
     check!(cpu::try_rdmsr(0x83f) == Err(Fault::GP), "x2APIC: a read of SELF IPI is #GP");
     lapic::write(reg::SELF_IPI, IPI.into());
     check!(wait(IPI, 1) == 1, "x2APIC: SELF IPI is delivered");
+    lapic::write(reg::TPR, 0x50);
+    lapic::write(reg::SELF_IPI, IPI.into());
+    check!(
+        wait_ticks(IPI, 100_000) == 0 && lapic::bit(reg::IRR, IPI),
+        "x2APIC: SELF IPI is held back by the task priority"
+    );
+    lapic::write(reg::TPR, 0x40);
+    check!(wait(IPI, 1) == 1, "x2APIC: and comes when that falls");
+    lapic::write(reg::TPR, 0);
+    lapic::write(reg::ESR, 0);
+    check!(cpu::try_wrmsr(0x83f, 5).is_ok(), "x2APIC: SELF IPI takes an illegal vector");
+    lapic::write(reg::ESR, 0);
+    equal(lapic::read(reg::ESR).into(), 1 << 5, "it is noted as an error in sending");
+    check!(cpu::try_wrmsr(0x83f, 0x100) == Err(Fault::GP), "x2APIC: a SELF IPI beyond a byte is #GP");
     check!(cpu::try_wrmsr(lapic::APIC_BASE, base) == Err(Fault::GP), "x2APIC: going back to xAPIC mode is #GP");
 }

@@ -17,6 +17,7 @@ pub mod pv;
 mod scaling;
 mod share;
 mod smp;
+mod storm;
 
 /// A test's name on the command line, and the test.
 pub type Test = (&'static str, fn(&Boot));
@@ -27,6 +28,7 @@ pub const ALL: &[Test] = &[
     ("cost", cost::run),
     ("lapic", lapic::run),
     ("smp", smp::run),
+    ("storm", storm::run),
     ("events", events::run),
     ("memory", memory::run),
     ("hostile", hostile::run),
