@@ -9,7 +9,7 @@ use guest::{check, cpu, lapic, println};
 
 use super::smp;
 
-const ROUNDS: u32 = 2000;
+const ROUNDS: u32 = 1000;
 /// The lowest of eight vectors, one in each of eight classes.
 const FIRST: u8 = 0x35;
 const VECTORS: usize = 8;
