@@ -123,7 +123,11 @@ pub fn main_loop() -> ! {
             let until_ns = decision.until_ns;
             switch(&mut cx, &mut running, &mut last, decision.run, now_ns);
             stretch::at(What::LongWork);
-            let step = life::work(&mut cx).then(|| time::now() + BETWEEN_STEPS_NS);
+            let has_more = life::work(&mut cx);
+            if has_more && running.is_none() {
+                irq::note(this_cpu(), pending::KICK); // it does not sleep meanwhile
+            }
+            let step = has_more.then(|| time::now() + BETWEEN_STEPS_NS);
             time::arm(&mut cx, earlier(earlier(until_ns, step), console::next_look()));
         }
         if let Some(run) = &mut running {

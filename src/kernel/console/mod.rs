@@ -167,7 +167,7 @@ fn serve<P: before::DomainList>(cx: &mut Cx<P>, domain: &Arc<Domain>) {
         guest_write(cx, domain, bytes);
         if *has_more {
             IS_BEHIND.store(true, Ordering::Relaxed);
-            irq::note(this_cpu(), pending::CONSOLE);
+            irq::note(this_cpu(), pending::KICK); // so that the next look is set, and guests run until then
         }
     }
     if output.is_some() || fed {
@@ -194,7 +194,7 @@ fn looks() -> bool {
 /// When this CPU is to come to [`poll`] at the latest.
 #[inline]
 pub fn next_look() -> Option<u64> {
-    looks().then(|| time::now() + LOOK_NS)
+    (looks() || IS_BEHIND.load(Ordering::Relaxed)).then(|| time::now() + LOOK_NS)
 }
 
 /// What could not be done at once is tried again.

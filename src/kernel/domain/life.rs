@@ -300,11 +300,7 @@ pub fn work(cx: &mut Cx<'_, Root>) -> bool {
         }
     };
     // A CPU that left its virtual CPU meanwhile found the lock taken, and relies on us.
-    let has_more = has_more || ended(cx).any(|domain| is_off(&domain));
-    if has_more {
-        irq::note(this_cpu(), pending::KICK);
-    }
-    has_more
+    has_more || ended(cx).any(|domain| is_off(&domain))
 }
 
 /// The domains that have ended and that nothing was decided about.

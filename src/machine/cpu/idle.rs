@@ -24,14 +24,11 @@ pub fn is_by_mwait() -> bool {
     BY_MWAIT.load(Ordering::Relaxed)
 }
 
-/// Sleeps until an interrupt comes, which is taken, or until `word` is written by another CPU; not at all if it is not zero.
-/// Interrupts are off before and after.
+/// Sleeps until an interrupt comes, or until `word` is written by another CPU; not at all if it is not zero. Interrupts that are
+/// there are taken in any case; they are off before and after.
 pub fn wait_for(word: &AtomicU32) {
     if !is_by_mwait() {
-        if word.load(Ordering::Relaxed) == 0 {
-            super::wait_for_interrupt();
-        }
-        return;
+        return if word.load(Ordering::Relaxed) == 0 { super::wait_for_interrupt() } else { super::take_interrupts() };
     }
     // SAFETY: MONITOR only watches, and the processor has it, as `prepare` has found.
     unsafe { asm!("monitor", in("rax") word.as_ptr(), in("ecx") 0, in("edx") 0, options(nostack, preserves_flags)) };

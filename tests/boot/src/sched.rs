@@ -41,8 +41,9 @@ pub fn case(name: &str, bed: Bed, guests: Vec<Guest>, seconds: u32, verdict: Ver
         .budget(budget, 300);
     for Guest { name, kind, asked, vcpus, more } in &guests {
         let window = format!("from={FROM_MS} for={}", seconds * 1000);
+        let memory = if more.contains("memory = ") { "" } else { "memory = 32\n" };
         let config = format!(
-            "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"guest\"\ncmdline = \"test={asked} {window}\"\nmemory = 32\nvcpus = {vcpus}\n{more}\n"
+            "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"guest\"\ncmdline = \"test={asked} {window}\"\n{memory}vcpus = {vcpus}\n{more}\n"
         );
         case = case
             .text(&format!("{name}.cfg"), config)
@@ -112,7 +113,17 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn on(bed: Bed) -> Vec<Case> {
-    vec![weights(bed), caps(bed), wakes(bed), crowd(bed), pests(bed), console(bed), bad_cpus(bed), mwait(bed)]
+    vec![
+        weights(bed),
+        caps(bed),
+        wakes(bed),
+        crowd(bed),
+        pests(bed),
+        console(bed),
+        bad_cpus(bed),
+        ends(bed),
+        mwait(bed),
+    ]
 }
 
 /// 1:2:4 of two CPUs, with two virtual CPUs each where the share is above half a CPU.
@@ -239,6 +250,15 @@ fn console(bed: Bed) -> Case {
         Ok(format!("ran us and thousands of loops: {seen:?}"))
     };
     case("console", bed, guests, 20, verdict).track(steps).allow("error: ")
+}
+
+/// One that wakes each millisecond on the CPU that takes a large domain apart meanwhile: a step of that is in its way at most.
+fn ends(bed: Bed) -> Case {
+    let large =
+        Guest { name: "large", kind: "pvh", asked: "share n=1 for=500".into(), vcpus: 1, more: "memory = 256".into() };
+    let ticker =
+        Guest { name: "ticker", kind: "pv", asked: "ticker period=1000".into(), vcpus: 1, more: String::new() };
+    case("ends", bed, vec![ticker, large], 2, |log| lateness(log, "ticker", 10_000)).cpus(1)
 }
 
 /// CPUs that sleep by MWAIT. One alone, which timers wake: Bochs loses wake-ups by another.
