@@ -19,6 +19,7 @@ mod pv;
 mod run;
 mod runstate;
 mod sched;
+mod slots;
 mod stretch;
 mod time;
 mod updown;

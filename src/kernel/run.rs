@@ -10,6 +10,7 @@ use machine::virt::Virt;
 use machine::{cpu, hw};
 use model::ids::VcpuId;
 use model::sched::Key;
+use model::time::earlier;
 use sync::Cx;
 use sync::place::Root;
 
@@ -137,15 +138,6 @@ pub fn main_loop() -> ! {
             cpus::sleep();
             next = Next::Schedule;
         }
-    }
-}
-
-#[inline(always)]
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (None, None) => None,
-        (one, None) | (None, one) => one,
     }
 }
 

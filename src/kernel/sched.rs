@@ -4,7 +4,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use machine::cpu::features;
 use machine::irq::lapic;
@@ -14,10 +13,11 @@ use model::ids::{CpuId, VcpuId};
 use model::sched::credit::{self, Account, AddError, BadParams, Board, Location, MAX_KEYS, Params, Queue, Queues};
 use model::sched::{CpuSet, Decision, Key, Runstate};
 use sync::place::{self, before};
-use sync::{Cx, Lock, Once, Pair};
+use sync::{Cx, Lock, Pair};
 
 use crate::cpus::{self, Apart};
 use crate::domain::{Domain, Vcpu};
+use crate::slots::{CHUNK, Slots};
 
 static BOARD: Board = Board::new();
 /// By CPU; each lock in a cache line of its own.
@@ -27,17 +27,14 @@ static QUEUES: [Apart<Lock<place::RunQueue, Option<Box<Queue>>>>; MAX_CPUS] =
 /// The CPUs that an operator has taken offline.
 static OFFLINE: Lock<place::RunQueue, CpuSet> = Lock::new(CpuSet::EMPTY);
 
-/// Keys are given memory for this many at once.
-const CHUNK: usize = 64;
-
 /// What keys stand for.
-static KEYS: [Once<Box<[SlotLock; CHUNK]>>; MAX_KEYS / CHUNK] = [const { Once::new() }; MAX_KEYS / CHUNK];
-
-type SlotLock = Lock<place::RunQueue, Slot>;
+static KEYS: Slots<place::RunQueue, Slot, { MAX_KEYS / CHUNK }> = Slots::new();
 
 /// What a key stands for.
+#[derive(Default)]
 enum Slot {
     /// Nothing.
+    #[default]
     Free,
     /// A virtual CPU that is being made.
     Reserved,
@@ -87,8 +84,9 @@ impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
     }
 }
 
-fn slot(key: Key) -> Option<&'static SlotLock> {
-    KEYS.get(key.0 as usize / CHUNK)?.get().map(|chunk| &chunk[key.0 as usize % CHUNK])
+#[inline]
+fn slot(key: Key) -> Option<&'static Lock<place::RunQueue, Slot>> {
+    KEYS.get(key.0 as usize)
 }
 
 /// Gives a key to a virtual CPU that is being made, which is to run on some CPUs and would rather on others. [`bind`] says
@@ -107,15 +105,7 @@ pub fn reserve<P: before::RunQueue>(cx: &mut Cx<P>, account: Arc<Account>, affin
 /// The lowest key that nobody has, which is no longer free.
 fn free_key<P: before::RunQueue>(cx: &mut Cx<P>) -> Option<Key> {
     for key in (0..MAX_KEYS as u32).map(Key) {
-        let chunk = &KEYS[key.0 as usize / CHUNK];
-        if chunk.get().is_none() {
-            let mut slots = Vec::new();
-            slots.try_reserve_exact(CHUNK).ok()?;
-            slots.resize_with(CHUNK, || Lock::new(Slot::Free));
-            // Where another was faster, his is as good.
-            let _ = chunk.set(slots.into_boxed_slice().try_into().ok()?);
-        }
-        let (mut slot, _) = cx.lock(slot(key)?);
+        let (mut slot, _) = cx.lock(KEYS.get_or_make(key.0 as usize)?);
         if matches!(*slot, Slot::Free) {
             *slot = Slot::Reserved;
             return Some(key);

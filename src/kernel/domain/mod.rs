@@ -6,7 +6,6 @@ pub mod memory;
 mod shared;
 mod vcpu;
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -22,13 +21,14 @@ use model::policy::control::ControlPolicy;
 use model::policy::{CpuidPolicy, MsrPolicy};
 use model::sched::credit::Account;
 use sync::place::{self, before};
-use sync::{Cx, Lock, Once};
+use sync::{Cx, Lock};
 
 pub use shared::{Info, Shared, Words};
 pub use vcpu::{Context, Remembered, Start, StartState, Vcpu, VcpuState, attention};
 
 use crate::builder::Source;
 use crate::pv::PvDomain;
+use crate::slots::{CHUNK, Slots};
 use life::Life;
 use memory::Memory;
 
@@ -111,17 +111,13 @@ impl Domain {
 static DOMAINS: Lock<place::DomainList, Vec<Arc<Domain>>> = Lock::new(Vec::new());
 
 /// Each by its number, so that who looks for one disturbs only those who look for the same.
-static BY_NUMBER: [Once<Box<[Slot; CHUNK]>>; NR_IDS / CHUNK] = [const { Once::new() }; NR_IDS / CHUNK];
+static BY_NUMBER: Slots<place::DomainList, Option<Arc<Domain>>, { NR_IDS / CHUNK }> = Slots::new();
 
-type Slot = Lock<place::DomainList, Option<Arc<Domain>>>;
-
-/// Slots are given memory for this many numbers at once.
-const CHUNK: usize = 64;
 /// Numbers that a domain can have are below this.
 const NR_IDS: usize = 0x8000;
 
-fn slot(id: DomId) -> Option<&'static Slot> {
-    BY_NUMBER.get(usize::from(id.0) / CHUNK)?.get().map(|chunk| &chunk[usize::from(id.0) % CHUNK])
+fn number(id: DomId) -> usize {
+    usize::from(id.0)
 }
 
 /// All domains, in the order of their numbers.
@@ -131,7 +127,7 @@ pub fn all<P: before::DomainList>(cx: &mut Cx<P>) -> Vec<Arc<Domain>> {
 
 /// The domain of this number.
 pub fn find<P: before::DomainList>(cx: &mut Cx<P>, id: DomId) -> Option<Arc<Domain>> {
-    cx.lock(slot(id)?).0.clone()
+    cx.lock(BY_NUMBER.get(number(id))?).0.clone()
 }
 
 /// The domain that a guest names, which may only be its own: [`Errno::ESRCH`] if there is none, [`Errno::EPERM`] if it is
@@ -145,10 +141,8 @@ pub fn own_from_guest<P: before::DomainList>(cx: &mut Cx<P>, own: &Arc<Domain>, 
 
 /// Makes a domain known.
 pub fn publish<P: before::DomainList>(cx: &mut Cx<P>, domain: Arc<Domain>) {
-    BY_NUMBER[usize::from(domain.id.0) / CHUNK].get_or_init(|| Box::new([const { Lock::new(None) }; CHUNK]));
-    if let Some(slot) = slot(domain.id) {
-        *cx.lock(slot).0 = Some(domain.clone());
-    }
+    let slot = BY_NUMBER.get_or_make(number(domain.id)).expect("there is memory for what leads to a domain");
+    *cx.lock(slot).0 = Some(domain.clone());
     let (mut domains, _) = cx.lock(&DOMAINS);
     let at = domains.partition_point(|other| other.id < domain.id);
     domains.insert(at, domain);
@@ -156,7 +150,7 @@ pub fn publish<P: before::DomainList>(cx: &mut Cx<P>, domain: Arc<Domain>) {
 
 /// Forgets a domain.
 pub fn withdraw<P: before::DomainList>(cx: &mut Cx<P>, id: DomId) {
-    let gone = slot(id).and_then(|slot| cx.lock(slot).0.take());
+    let gone = BY_NUMBER.get(number(id)).and_then(|slot| cx.lock(slot).0.take());
     drop(gone); // outside the lock
     cx.lock(&DOMAINS).0.retain(|domain| domain.id != id);
 }

@@ -15,5 +15,14 @@ pub use queue::{Handle, TimerQueue};
 pub use rate::Rate;
 pub use wallclock::{RtcFields, WallClock};
 
+/// The earlier of two deadlines in ns; `None` is never.
+#[inline]
+pub fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 /// ns in a second.
 pub const NS_PER_SEC: u64 = 1_000_000_000;

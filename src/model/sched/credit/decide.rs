@@ -6,6 +6,7 @@ use super::queue::{LEAST_TURN_NS, NO_SLOT, Queue};
 use super::unit::Place;
 use crate::ids::CpuId;
 use crate::sched::{Decision, Key, RunState};
+use crate::time::earlier;
 
 /// Debts that a decision looks at.
 const DEBTS: u32 = 4;
@@ -237,12 +238,5 @@ impl Queue {
         self.armed = earlier(until, parked);
         let others = if core::mem::take(&mut self.has_new) { self.nr_waiting() } else { 0 };
         Step::Done(Decision { run, until_ns: self.armed }, others)
-    }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

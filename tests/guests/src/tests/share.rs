@@ -38,8 +38,12 @@ fn prepare(boot: &Boot) {
     TO.store(from + number(boot, "for", 1000) * MILLISECOND, SeqCst);
 }
 
+fn me() -> u32 {
+    if pv::is_pv() { pv::smp::me() } else { super::smp::me() as u32 }
+}
+
 fn upcall(_frame: &mut Frame) {
-    let me = if pv::is_pv() { pv::smp::me() } else { super::smp::me() as u32 };
+    let me = me();
     let mut words = events::acknowledge(me);
     while words != 0 {
         let word = words.trailing_zeros();
@@ -50,7 +54,7 @@ fn upcall(_frame: &mut Frame) {
 
 /// How long this virtual CPU has run, in ns.
 fn ran_ns() -> u64 {
-    let me = if pv::is_pv() { pv::smp::me() } else { super::smp::me() as u32 };
+    let me = me();
     let mut info = RunstateInfo::new_zeroed();
     hypercall::vcpu_op(VCPUOP_GET_RUNSTATE_INFO, me, &mut info);
     info.time[0]
@@ -76,27 +80,27 @@ fn take() {
     }
 }
 
+/// Has all `n=` virtual CPUs do this, and waits so many seconds for the last.
+fn on_all(boot: &Boot, work: fn(), seconds: u64) {
+    let all = number(boot, "n", 1) as u32;
+    if all > 1 {
+        super::smp::start_all(boot, work);
+    }
+    work();
+    check!(time::wait_for(seconds * time::SECOND, || DONE.load(SeqCst) == all), "all virtual CPUs have measured");
+}
+
 /// Takes what it gets on `n=` virtual CPUs.
 pub fn share(boot: &Boot) {
     prepare(boot);
-    let all = number(boot, "n", 1) as u32;
-    if all > 1 {
-        super::smp::start_all(boot, take);
-    }
-    take();
-    check!(time::wait_for(10 * time::SECOND, || DONE.load(SeqCst) == all), "all virtual CPUs have measured");
+    on_all(boot, take, 10);
     println!("SHARE ran {} us, loops {}", RAN_NS.load(SeqCst) / 1000, LOOPS.load(SeqCst) / 1000);
 }
 
 /// All of its `n=` virtual CPUs yield, and nothing else: how often in the window.
 pub fn turns(boot: &Boot) {
     prepare(boot);
-    let all = number(boot, "n", 1) as u32;
-    if all > 1 {
-        super::smp::start_all(boot, take_turns);
-    }
-    take_turns();
-    check!(time::wait_for(60 * time::SECOND, || DONE.load(SeqCst) == all), "all virtual CPUs have measured");
+    on_all(boot, take_turns, 60);
     println!("TURNS {}", LOOPS.load(SeqCst));
 }
 
