@@ -17,7 +17,6 @@ use sync::place::Root;
 use crate::cpus::{self, Visits};
 use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
-use crate::sched::VcpuRef;
 use crate::stretch::{self, What};
 use crate::time::Due;
 use crate::{blocking, caches, console, pv, runstate, sched, time};
@@ -32,7 +31,7 @@ pub enum Next {
     Schedule,
 }
 
-/// A virtual CPU that this physical CPU has.
+/// A virtual CPU as the physical CPU that runs it has it. While none does it rests with the scheduler.
 pub struct Running {
     /// Its domain.
     pub domain: Arc<Domain>,
@@ -46,6 +45,10 @@ pub struct Running {
     pub here: Here,
     /// Its `vcpu_info`, if it has one.
     pub info: Option<Info>,
+    /// That is where it was registered.
+    has_moved: bool,
+    /// At the next decision it lets another go first.
+    pub yields: bool,
 }
 
 /// What of the physical CPU that runs it a virtual CPU has at hand.
@@ -64,6 +67,11 @@ impl Here {
 }
 
 impl Running {
+    /// A virtual CPU that has not run.
+    pub fn new(domain: Arc<Domain>, vcpu: Arc<Vcpu>, context: Box<Context>) -> Self {
+        Self { domain, id: vcpu.id, vcpu, context, here: Here::new(), info: None, has_moved: false, yields: false }
+    }
+
     /// The virtual CPU.
     #[inline]
     pub fn vcpu(&self) -> &Vcpu {
@@ -77,6 +85,7 @@ impl Running {
 
     /// Looks anew where its `vcpu_info` is.
     pub fn find_info(&mut self) {
+        self.has_moved = self.domain.shared.has_moved(self.id);
         self.info = self.domain.shared.info(self.domain.id, self.id);
     }
 
@@ -101,7 +110,7 @@ pub fn join() -> ! {
 pub fn main_loop() -> ! {
     let mut cx = Cx::root();
     sched::add_this_cpu(&mut cx);
-    let mut running: Option<Running> = None;
+    let mut running: Option<Box<Running>> = None;
     let mut last = Weak::new();
     let mut next = Next::Schedule;
     loop {
@@ -120,7 +129,8 @@ pub fn main_loop() -> ! {
         if next == Next::Schedule {
             stretch::at(What::Schedule);
             let now_ns = time::now();
-            let decision = sched::schedule(&mut cx, now_ns);
+            let yields = running.as_mut().is_some_and(|run| core::mem::take(&mut run.yields));
+            let decision = sched::schedule(&mut cx, yields, now_ns);
             let until_ns = decision.until_ns;
             switch(&mut cx, &mut running, &mut last, decision.run, now_ns);
             stretch::at(What::LongWork);
@@ -207,7 +217,7 @@ pub fn is_wanted(run: &Running) -> bool {
 /// Makes this CPU have what the scheduler decided at `now_ns`. `last` is the domain whose virtual CPU it had last.
 fn switch(
     cx: &mut Cx<'_, Root>,
-    running: &mut Option<Running>,
+    running: &mut Option<Box<Running>>,
     last: &mut Weak<Domain>,
     new: Option<Key>,
     now_ns: u64,
@@ -216,43 +226,42 @@ fn switch(
     if old == new {
         return;
     }
-    if let Some(run) = running.take() {
-        switch_out(cx, run, now_ns);
+    let new = new.map(|key| {
+        sched::take(cx, key).expect("the scheduler gives out a virtual CPU whose registers are in memory")
+    });
+    if let Some(mut run) = core::mem::replace(running, new) {
+        switch_out(cx, &mut run);
+        sched::put_back(cx, run, now_ns);
     }
-    if let Some(vcpu) = new.and_then(|key| sched::lookup(cx, key)) {
+    if let Some(run) = running {
         // What `last` points to is not used anew as long as it does, so no other domain has the address.
-        if last.as_ptr() != Arc::as_ptr(&vcpu.domain) {
+        if last.as_ptr() != Arc::as_ptr(&run.domain) {
             cpu::speculation::change_domain();
-            *last = Arc::downgrade(&vcpu.domain);
+            *last = Arc::downgrade(&run.domain);
         }
-        switch_in(cx, running, vcpu);
+        switch_in(cx, run);
     }
 }
 
-fn switch_out(cx: &mut Cx<'_, Root>, mut run: Running, now_ns: u64) {
-    runstate::update_area(cx, &mut run);
+fn switch_out(cx: &mut Cx<'_, Root>, run: &mut Running) {
+    runstate::update_area(cx, run);
     run.context.hw.unload(); // first, as a guest's CR0.TS may be set while it is loaded
     run.context.extended.save();
-    let Running { vcpu, context, .. } = run;
-    *cx.lock(&vcpu.context).0 = Some(context);
-    sched::saved(cx, vcpu.key, now_ns);
 }
 
-fn switch_in(cx: &mut Cx<'_, Root>, running: &mut Option<Running>, vcpu: VcpuRef) {
-    let context = cx.lock(&vcpu.vcpu().context).0.take();
-    let mut context = context.expect("the scheduler gives out a virtual CPU whose registers are in memory");
-    context.extended.restore();
-    context.hw.load();
+fn switch_in(cx: &mut Cx<'_, Root>, run: &mut Running) {
+    run.context.extended.restore();
+    run.context.hw.load();
     let here = this_cpu();
-    if context.last_cpu != Some(here) {
+    if run.context.last_cpu != Some(here) {
         // What this CPU knows of the guest's memory may be from before changes that the virtual CPU saw elsewhere.
-        context.hw.flush();
-        context.last_cpu = Some(here);
+        run.context.hw.flush();
+        run.context.last_cpu = Some(here);
+        run.here = Here::new();
     }
-    let VcpuRef { domain, id } = vcpu;
-    let this = domain.vcpus[id.0 as usize].clone();
-    let run = running.insert(Running { domain, id, vcpu: this, context, here: Here::new(), info: None });
-    run.find_info();
+    if run.info.is_none() || run.has_moved != run.domain.shared.has_moved(run.id) {
+        run.find_info();
+    }
     runstate::update_area(cx, run);
     if run.is_pv()
         && let Some(selectors) = run.context.hw.pv_mut().take_lost_selectors()

@@ -17,6 +17,7 @@ use sync::{Cx, Lock, Pair};
 
 use crate::cpus::{self, Apart};
 use crate::domain::{Domain, Vcpu};
+use crate::run::Running;
 use crate::slots::{CHUNK, Slots};
 
 static BOARD: Board = Board::new();
@@ -38,8 +39,8 @@ enum Slot {
     Free,
     /// A virtual CPU that is being made.
     Reserved,
-    /// This one.
-    Bound(VcpuRef),
+    /// This one, with what the CPU that runs it has of it, while none does.
+    Bound(VcpuRef, Option<Box<Running>>),
 }
 
 /// A virtual CPU with its domain.
@@ -82,6 +83,10 @@ impl<P: before::RunQueue> Queues for Machine<'_, '_, P> {
     fn kick(&mut self, cpu: CpuId) {
         cpus::kick(cpu);
     }
+
+    fn look_by(&mut self, cpu: CpuId, at_ns: u64, now_ns: u64) {
+        if cpu == this_cpu() && at_ns > now_ns { crate::time::arm_by(self.0, at_ns) } else { cpus::kick(cpu) }
+    }
 }
 
 #[inline]
@@ -120,11 +125,31 @@ fn free<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     drop(gone); // outside the lock, as it may be the last reference to its domain
 }
 
-/// Says which virtual CPU a key is.
-pub fn bind<P: before::RunQueue>(cx: &mut Cx<P>, key: Key, vcpu: VcpuRef) {
-    if let Some(slot) = slot(key) {
-        *cx.lock(slot).0 = Slot::Bound(vcpu);
+/// Says which virtual CPU its key is.
+pub fn bind<P: before::RunQueue>(cx: &mut Cx<P>, run: Box<Running>) {
+    let vcpu = VcpuRef { domain: run.domain.clone(), id: run.id };
+    if let Some(slot) = slot(run.vcpu().key) {
+        *cx.lock(slot).0 = Slot::Bound(vcpu, Some(run));
     }
+}
+
+/// Takes out what the CPU that is to run it has of it.
+pub fn take<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<Box<Running>> {
+    match &mut *cx.lock(slot(key)?).0 {
+        Slot::Bound(_, run) => run.take(),
+        _ => None,
+    }
+}
+
+/// Puts it back, and says so to the scheduler: its registers are in memory, after what [`schedule`] said at `now_ns`.
+pub fn put_back<P: before::RunQueue>(cx: &mut Cx<P>, run: Box<Running>, now_ns: u64) {
+    let key = run.vcpu().key;
+    if let Some(slot) = slot(key)
+        && let Slot::Bound(_, rests) = &mut *cx.lock(slot).0
+    {
+        *rests = Some(run);
+    }
+    credit::saved(&mut Machine(cx), key, now_ns);
 }
 
 /// Takes a key back; its virtual CPU is off.
@@ -136,7 +161,7 @@ pub fn release<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
 /// The virtual CPU of a key.
 pub fn lookup<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> Option<VcpuRef> {
     match &*cx.lock(slot(key)?).0 {
-        Slot::Bound(vcpu) => Some(vcpu.clone()),
+        Slot::Bound(vcpu, _) => Some(vcpu.clone()),
         _ => None,
     }
 }
@@ -237,14 +262,9 @@ pub fn reweigh<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
     credit::reweigh(&mut Machine(cx), key, time::now());
 }
 
-/// What this CPU does from `now_ns` on, which is now.
-pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>, now_ns: u64) -> Decision {
-    credit::schedule(&mut Machine(cx), this_cpu(), now_ns)
-}
-
-/// The registers of a virtual CPU are in memory, after what [`schedule`] said at `now_ns`.
-pub fn saved<P: before::RunQueue>(cx: &mut Cx<P>, key: Key, now_ns: u64) {
-    credit::saved(&mut Machine(cx), key, now_ns);
+/// What this CPU does from `now_ns` on, which is now. `yields` says that the one that it runs lets another go first.
+pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>, yields: bool, now_ns: u64) -> Decision {
+    credit::schedule(&mut Machine(cx), this_cpu(), yields, now_ns)
 }
 
 /// It has something to do, which was written where it will look: wakes it, or has the CPU that runs it look.
@@ -283,13 +303,10 @@ pub fn is_alone() -> bool {
     BOARD.runs_alone(this_cpu())
 }
 
-/// It lets another go first. Says whether the scheduler is to be asked.
-pub fn yield_<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) -> bool {
-    if is_alone() {
-        return false;
-    }
-    credit::yield_(&mut Machine(cx), key);
-    true
+/// The one that runs lets another go first. Says whether the scheduler is to be asked.
+pub fn yield_(run: &mut Running) -> bool {
+    run.yields = !is_alone();
+    run.yields
 }
 
 /// Stops it, from its next look at the scheduler on.

@@ -41,7 +41,7 @@ struct Deadlines {
     timers: TimerQueue<Event>,
     /// When the scheduler is to be asked, or [`NEVER`].
     until_ns: u64,
-    /// What the hardware timer is set to, or [`NEVER`] if it rests.
+    /// What the hardware timer is set to, or [`NEVER`] if it rests. Not later than the first.
     set_ns: u64,
 }
 
@@ -53,13 +53,14 @@ impl Deadlines {
         Self { timers: TimerQueue::new(), until_ns: NEVER, set_ns: NEVER }
     }
 
-    /// Sets the hardware timer to the first of them. They are those of the CPU that executes this.
+    /// Sets the hardware timer to the first of them, if it would fire later. One that fires early is set anew then: that costs less
+    /// than to set it at each switch. They are those of the CPU that executes this.
     #[inline]
     fn arm(&mut self) {
         let first = self.timers.next_deadline().map_or(self.until_ns, |next| next.min(self.until_ns));
-        if first != self.set_ns {
+        if first < self.set_ns {
             self.set_ns = first;
-            time::set_deadline((first != NEVER).then_some(first));
+            time::set_deadline(first);
         }
     }
 
@@ -165,6 +166,15 @@ pub fn arm<P: before::Timer>(cx: &mut Cx<P>, until_ns: Option<u64>) {
     let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize].0);
     deadlines.until_ns = until_ns.unwrap_or(NEVER);
     deadlines.arm();
+}
+
+/// From now on the scheduler is to be asked on this CPU at `at_ns` at the latest.
+pub fn arm_by<P: before::Timer>(cx: &mut Cx<P>, at_ns: u64) {
+    let (mut deadlines, _) = cx.lock(&DEADLINES[this_cpu().0 as usize].0);
+    if at_ns < deadlines.until_ns {
+        deadlines.until_ns = at_ns;
+        deadlines.arm();
+    }
 }
 
 static CLOCK: Once<Clock> = Once::new();

@@ -100,7 +100,6 @@ impl Builder {
     pub fn abandon(self, cx: &mut Cx<'_, Root>) -> Option<Arc<Domain>> {
         let domain = self.plan?.into_domain();
         for vcpu in &domain.vcpus {
-            *cx.lock(&vcpu.context).0 = None;
             sched::release(cx, vcpu.key);
         }
         Some(domain)

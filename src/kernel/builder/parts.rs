@@ -1,5 +1,6 @@
 //! What every domain has, whatever its kind: its own pages, policies, virtual CPUs.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -33,7 +34,7 @@ use super::Source;
 use crate::domain::memory::Memory;
 use crate::domain::{Context, Domain, Shared, Vcpu, VcpuState};
 use crate::pv::{PvContext, PvDomain};
-use crate::sched::VcpuRef;
+use crate::run::Running;
 use crate::time::Timer;
 use crate::{console, sched, time};
 
@@ -94,7 +95,7 @@ pub fn make_domain(
     let Scheduling { weight, cap, .. } = config.scheduling;
     let account = Account::new(weight.into(), cap.into()).expect("a configuration has no weight of 0");
     let account = Arc::new(account);
-    let mut vcpus: Vec<Arc<Vcpu>> = Vec::new();
+    let (mut vcpus, mut contexts): (Vec<Arc<Vcpu>>, Vec<Box<Context>>) = Default::default();
     let apic_page = if pv.is_none() && hw::serves_apic_page() { Some(apic_page(&mut memory)?) } else { None };
     for id in (0..config.vcpus).map(VcpuId) {
         let make = |cx: &mut Cx<'_, Root>| {
@@ -106,7 +107,10 @@ pub fn make_domain(
             make_vcpu(cx, id, hw, (&account, affinity), &cpuid, &msrs)
         };
         match make(cx) {
-            Ok(vcpu) => vcpus.push(Arc::new(vcpu)),
+            Ok((vcpu, context)) => {
+                vcpus.push(Arc::new(vcpu));
+                contexts.push(context);
+            }
             Err(why) => {
                 vcpus.iter().for_each(|vcpu| sched::release(cx, vcpu.key));
                 return Err(why);
@@ -138,8 +142,8 @@ pub fn make_domain(
         life: Default::default(),
         console: Lock::new(console::Guest::new(None, None)),
     });
-    for vcpu in &domain.vcpus {
-        sched::bind(cx, vcpu.key, VcpuRef { domain: domain.clone(), id: vcpu.id });
+    for (vcpu, context) in domain.vcpus.iter().zip(contexts) {
+        sched::bind(cx, Box::new(Running::new(domain.clone(), vcpu.clone(), context)));
     }
     Ok(domain)
 }
@@ -182,7 +186,7 @@ fn make_vcpu(
     (account, affinity): (&Arc<Account>, (CpuSet, CpuSet)),
     cpuid: &CpuidPolicy,
     msrs: &MsrPolicy,
-) -> Result<Vcpu, String> {
+) -> Result<(Vcpu, Box<Context>), String> {
     let is_pv = matches!(hw, HwVcpu::Pv(_));
     msrs.without_exit().for_each(|(msr, read, write)| hw.allow_msr(msr, read, write));
     let lapic = Lapic::new(LapicConfig {
@@ -195,7 +199,7 @@ fn make_vcpu(
     let context = Context {
         hw,
         regs,
-        pv: is_pv.then(|| alloc::boxed::Box::new(PvContext::new())),
+        pv: is_pv.then(|| Box::new(PvContext::new())),
         extended: Extended::new().ok_or(NO_VCPU_MEMORY)?,
         tsc_offset: 0,
         window: Window::None,
@@ -223,16 +227,16 @@ fn make_vcpu(
         overridden: None,
         exchange: None,
     };
-    Ok(Vcpu {
+    let vcpu = Vcpu {
         id,
         key,
         state: Lock::new(state),
-        context: Lock::new(Some(alloc::boxed::Box::new(context))),
         attention: AtomicU32::new(0),
         is_up: AtomicBool::new(false),
         apic_base,
         tsc_offset: AtomicU64::new(0),
         runstate_area: AtomicU64::new(0),
         exits: Default::default(),
-    })
+    };
+    Ok((vcpu, Box::new(context)))
 }

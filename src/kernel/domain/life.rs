@@ -380,7 +380,6 @@ fn stop(cx: &mut Cx<'_, Root>, domain: &Arc<Domain>) {
         }
     }
     for vcpu in &domain.vcpus {
-        *cx.lock(&vcpu.context).0 = None;
         sched::release(cx, vcpu.key);
     }
 }

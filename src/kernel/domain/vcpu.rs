@@ -41,8 +41,6 @@ pub struct Vcpu {
     pub key: Key,
     /// What others may touch.
     pub state: Lock<place::Vcpu, VcpuState>,
-    /// The registers, while no CPU has them. A CPU that runs it takes them out and owns them.
-    pub context: Lock<place::Vcpu, Option<Box<Context>>>,
     /// What it has to look at; see [`attention`].
     pub attention: AtomicU32,
     /// Runs, or would if it had something to do: it was started and not taken down.

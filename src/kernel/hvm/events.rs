@@ -137,8 +137,8 @@ pub fn halt(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
 }
 
 /// PAUSE in a loop: others go first.
-pub fn pause(cx: &mut Cx<'_, Root>, run: &mut Running, len: u8) -> Next {
+pub fn pause(run: &mut Running, len: u8) -> Next {
     let context = &mut *run.context;
     context.hw.skip(&mut context.regs, len);
-    if sched::yield_(cx, run.vcpu().key) { Next::Schedule } else { Next::Enter }
+    if sched::yield_(run) { Next::Schedule } else { Next::Enter }
 }

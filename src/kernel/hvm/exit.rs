@@ -38,7 +38,7 @@ pub fn handle(cx: &mut Cx<'_, Root>, run: &mut Running, exit: Exit) -> Next {
         Exit::Io(access) => io::handle(cx, run, access),
         Exit::Cr { access, len } => control::handle(cx, run, access, len),
         Exit::Hlt { len } => with_length(cx, run, len, events::halt),
-        Exit::Pause { len } => with_length(cx, run, len, events::pause),
+        Exit::Pause { len } => with_length(cx, run, len, |_, run, len| events::pause(run, len)),
         Exit::Wbinvd { len } => with_length(cx, run, len, skip),
         Exit::Xsetbv { len } => with_length(cx, run, len, control::xsetbv),
         Exit::Rdpmc { .. } => inject(run, Event::GP),

@@ -22,7 +22,7 @@ const MAX_POLLED: u32 = 128;
 pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answer {
     match command(args) {
         SCHEDOP_YIELD => {
-            let asks = sched::yield_(cx, run.vcpu().key);
+            let asks = sched::yield_(run);
             Ok(if asks { Outcome::Reschedule(0) } else { Outcome::DONE })
         }
         SCHEDOP_BLOCK => {

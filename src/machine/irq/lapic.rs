@@ -197,21 +197,11 @@ pub fn set_timer_hz(hz: u32) {
 #[inline]
 pub fn set_deadline(tsc: u64, ns: u64) {
     if has_deadline() {
-        // SAFETY: CPUID says that the register exists; it raises an interrupt that has a handler. 0 disarms.
+        // SAFETY: CPUID says that the register exists; it raises an interrupt that has a handler.
         unsafe { msr::write(TSC_DEADLINE, tsc.max(1)) };
         return;
     }
     let count = (u128::from(ns) * u128::from(TIMER_SCALE.load(Ordering::Relaxed))) >> 32;
     let count = count.clamp(1, u128::from(u32::MAX));
     write(register::INITIAL_COUNT, count as u32);
-}
-
-/// Raises no timer interrupt until the next deadline is set.
-pub fn clear_deadline() {
-    if has_deadline() {
-        // SAFETY: as above.
-        unsafe { msr::write(TSC_DEADLINE, 0) };
-    } else {
-        write(register::INITIAL_COUNT, 0);
-    }
 }

@@ -82,6 +82,8 @@ pub struct Vcpu {
     /// Its registers are in the processor: it is loaded, with page tables.
     is_live: bool,
     loaded: Option<switch::Host>,
+    /// Whose descriptors are in its part of the hole.
+    last_cpu: Option<CpuId>,
     /// The L4 tables of kernel and user mode.
     bases: [Option<Mfn>; 2],
     is_kernel: bool,
@@ -108,6 +110,7 @@ impl Vcpu {
             ready: 0,
             is_live: false,
             loaded: None,
+            last_cpu: None,
             bases: [None; 2],
             is_kernel: true,
             pending: None,

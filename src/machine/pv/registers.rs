@@ -6,11 +6,11 @@
 
 use core::arch::asm;
 
-use model::regs::{Cr0, Cr4, SegmentName};
+use model::regs::{Cr0, Cr4};
 
 use super::Vcpu;
 use super::debug::{DR6_ONES, DR7_OFF};
-use super::segments::{load_selector, read_selector};
+use super::segments::{load_selectors, read_selectors};
 use crate::cpu::{features, msr};
 use crate::virt::GuestMsr;
 
@@ -81,11 +81,7 @@ impl Vcpu {
 
     /// Puts all of them into the processor.
     pub(super) fn load_registers(&mut self) {
-        let names = [SegmentName::Es, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs];
-        self.state.are_lost = !names
-            .into_iter()
-            .zip(self.state.selectors)
-            .fold(true, |are_good, (name, selector)| load_selector(name, selector) && are_good);
+        self.state.are_lost = !load_selectors(self.state.selectors);
         let state = &self.state;
         // SAFETY: every processor of 64 bits has these; the hypervisor uses none, and the addresses are canonical.
         unsafe {
@@ -108,7 +104,7 @@ impl Vcpu {
 
     /// Takes out of the processor what the guest can have changed.
     pub(super) fn save_registers(&mut self) {
-        self.state.selectors = [SegmentName::Es, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs].map(read_selector);
+        self.state.selectors = read_selectors();
         // SAFETY: as in `load_registers`; reading changes nothing.
         unsafe {
             self.state.fs_base = msr::read(FS_BASE);

@@ -121,7 +121,26 @@ fn index(name: SegmentName) -> Option<usize> {
     }
 }
 
-pub(super) fn read_selector(name: SegmentName) -> u16 {
+/// The selectors of ES, DS, FS and GS.
+#[inline]
+pub(super) fn read_selectors() -> [u16; 4] {
+    let [es, ds, fs, gs] = NAMES;
+    [read_selector(es), read_selector(ds), read_selector(fs), read_selector(gs)]
+}
+
+/// Loads ES, DS, FS and GS, which are null, from the guest's tables; with the null selector where that faults, and then `false`.
+#[inline]
+pub(super) fn load_selectors(selectors: [u16; 4]) -> bool {
+    if selectors == [0; 4] {
+        return true;
+    }
+    NAMES.into_iter().zip(selectors).fold(true, |are_good, (name, selector)| load_selector(name, selector) && are_good)
+}
+
+const NAMES: [SegmentName; 4] = [SegmentName::Es, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs];
+
+#[inline(always)]
+fn read_selector(name: SegmentName) -> u16 {
     let selector: u32;
     // SAFETY: reading a selector changes nothing.
     unsafe {
@@ -155,7 +174,7 @@ macro_rules! load {
 }
 
 /// Loads a data segment register from the guest's tables; with the null selector where that faults, and then `false`.
-pub(super) fn load_selector(name: SegmentName, selector: u16) -> bool {
+fn load_selector(name: SegmentName, selector: u16) -> bool {
     let failed: u32;
     // SAFETY: the hypervisor uses no data segment; a fault goes on at the third label.
     unsafe {

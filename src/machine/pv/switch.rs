@@ -51,7 +51,11 @@ impl Vcpu {
                 seen.stub = stub;
             }
         });
-        self.tables.set(self.id, space::DESCRIPTORS, Rights::PER_DOMAIN_RO.entry(descriptors::page()));
+        let here = this_cpu();
+        if self.last_cpu != Some(here) {
+            self.tables.set(self.id, space::DESCRIPTORS, Rights::PER_DOMAIN_RO.entry(descriptors::page()));
+            self.last_cpu = Some(here);
+        }
         self.loaded = Some(Host { cr4: Cr4::read_raw() });
         self.use_base();
     }

@@ -59,10 +59,9 @@ pub fn delay_us(us: u64) {
 /// The longest time that the timer is set to; then it fires early.
 const LONGEST_NS: u64 = 1 << 56;
 
-/// Raises this CPU's timer interrupt at `ns` since boot, or lets it rest. It may come a little early.
+/// Raises this CPU's timer interrupt at `ns` since boot. It may come a little early.
 #[inline]
-pub fn set_deadline(ns: Option<u64>) {
-    let Some(ns) = ns else { return lapic::clear_deadline() };
+pub fn set_deadline(ns: u64) {
     let tsc = cpu::rdtsc();
     let left = ns.saturating_sub(at(tsc)).min(LONGEST_NS);
     let ticks = (u128::from(left) * u128::from(TICKS_PER_NS.load(Ordering::Relaxed))) >> 32;

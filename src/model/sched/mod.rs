@@ -18,7 +18,7 @@
 //! 1. Act on each kick: the named CPU calls `schedule` before it runs or idles on.
 //! 2. After `schedule` on a CPU, run exactly what it says. Where that is not what ran there before, put the former
 //!    virtual CPU's registers in memory and then call `saved` for it, before the next `schedule` of that CPU.
-//! 3. After `sleep` or `yield_` of a virtual CPU, its CPU calls `schedule`. Between `sleep` and that call look again for
+//! 3. After `sleep` of a virtual CPU its CPU calls `schedule`. Between `sleep` and that call look again for
 //!    what would wake it, and call `wake`: so no event is lost.
 //!
 //! What the policy promises, beside its bounds (docs/scheduling.md):

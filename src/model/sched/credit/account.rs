@@ -53,6 +53,12 @@ impl Account {
         (self.shares.load(Ordering::Relaxed) >> 32) as u32
     }
 
+    /// The weight, and how many of its virtual CPUs compete, as one word.
+    #[inline]
+    pub(super) fn shares(&self) -> u64 {
+        self.shares.load(Ordering::Relaxed)
+    }
+
     /// How many of its virtual CPUs compete.
     pub fn competing(&self) -> u32 {
         self.shares.load(Ordering::Relaxed) as u32

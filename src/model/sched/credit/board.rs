@@ -35,8 +35,9 @@ impl SharedSet {
     /// Whether it has any but this one.
     #[inline]
     pub(super) fn has_others(&self, cpu: CpuId) -> bool {
-        let own = |n: usize| if cpu.0 as usize / 64 == n { 1u64 << (cpu.0 % 64) } else { 0 };
-        self.0.iter().enumerate().any(|(n, word)| word.load(Ordering::Relaxed) & !own(n) != 0)
+        const WORDS: usize = NR / 64;
+        let word = |n: usize| self.0[(cpu.0 as usize / 64 + n) % WORDS].load(Ordering::Relaxed);
+        (1..WORDS).fold(word(0) & !(1 << (cpu.0 % 64)), |all, n| all | word(n)) != 0
     }
 
     pub(super) fn contains(&self, cpu: CpuId) -> bool {
@@ -45,6 +46,14 @@ impl SharedSet {
 
     pub(super) fn insert(&self, cpu: CpuId) {
         self.0[cpu.0 as usize / 64].fetch_or(1 << (cpu.0 % 64), Ordering::Release); // pairs with the fences of those that look
+    }
+
+    /// Takes it out, without a write where it is not in.
+    #[inline]
+    pub(super) fn take_out(&self, cpu: CpuId) {
+        if self.contains(cpu) {
+            self.remove(cpu);
+        }
     }
 
     /// Takes it out. Says whether it was in: of all that try, one does.
@@ -132,10 +141,21 @@ pub struct Whereabouts(u32);
 const NOBODY: u32 = u32::MAX;
 const HELD: u32 = 1 << 16;
 const ASLEEP: u32 = 1 << 17;
+const LOST: u32 = 1 << 18;
 
 impl Whereabouts {
-    pub(super) fn new(home: CpuId, is_held: bool, is_asleep: bool) -> Self {
-        Self(home.0 & 0xffff | if is_held { HELD } else { 0 } | if is_asleep { ASLEEP } else { 0 })
+    pub(super) fn new(home: CpuId, is_asleep: bool) -> Self {
+        Self(home.0 & 0xffff | if is_asleep { ASLEEP } else { 0 })
+    }
+
+    /// The CPU has its registers.
+    pub(super) fn held(self) -> Self {
+        Self(self.0 | HELD)
+    }
+
+    /// It wants to run and may not where it is: it is to move when its registers are in memory.
+    pub(super) fn lost(self) -> Self {
+        Self(self.0 | LOST)
     }
 
     /// The CPU in whose queue it is.
@@ -154,6 +174,10 @@ impl Whereabouts {
     #[inline]
     pub fn is_asleep(self) -> bool {
         self.0 & ASLEEP != 0
+    }
+
+    pub(super) fn is_lost(self) -> bool {
+        self.0 & LOST != 0
     }
 }
 
@@ -273,10 +297,30 @@ impl Board {
         self.whereabouts(key).map(Whereabouts::home)
     }
 
-    /// Changed with the lock of the queue that has it, and where it moves also of the one that gets it.
+    /// Whether a CPU has its registers.
+    #[inline]
+    pub(super) fn is_held(&self, key: Key) -> bool {
+        self.whereabouts(key).is_some_and(|at| at.held_by().is_some())
+    }
+
+    /// Changed with the lock of the queue that has it, and where it moves also of the one that gets it; by the CPU that has its
+    /// registers, if one has.
     #[inline]
     pub(super) fn set_whereabouts(&self, key: Key, to: Option<Whereabouts>) {
         self.whereabouts[key.0 as usize].store(to.map_or(NOBODY, |to| to.0), Ordering::Release);
+    }
+
+    /// The same by any CPU. Whether it is held stays as it is.
+    pub(super) fn change_whereabouts(&self, key: Key, to: Whereabouts) {
+        let change = |old: u32| Some(to.0 | old & HELD);
+        let _ = self.whereabouts[key.0 as usize].fetch_update(Ordering::Release, Ordering::Relaxed, change);
+    }
+
+    /// Its CPU no longer has its registers. Without a lock. Answers where it was, if it was held.
+    pub(super) fn let_go(&self, key: Key) -> Option<Whereabouts> {
+        self.whereabouts(key)?.held_by()?;
+        // Release: who takes it sees its registers. The fence behind this is the caller's.
+        Some(Whereabouts(self.whereabouts[key.0 as usize].fetch_and(!HELD, Ordering::Release)))
     }
 
     /// All keys that were ever in use are below this.
@@ -327,6 +371,7 @@ impl Board {
     }
 
     /// Whether another thread of its core is busy.
+    #[inline]
     fn has_busy_sibling(&self, cpu: CpuId) -> bool {
         let next = |cpu: u16| self.hints[usize::from(cpu)].sibling.load(Ordering::Relaxed);
         let mut at = next(cpu.0 as u16);
@@ -357,6 +402,13 @@ impl Board {
                 return Some(best);
             }
         }
+    }
+
+    /// The same for one that would rather be on none but the CPU that it is on, if that idles and no thread beside it is busy: no other
+    /// can be better.
+    #[inline]
+    pub(super) fn claim_home(&self, home: CpuId) -> bool {
+        self.idle.contains(home) && !self.has_busy_sibling(home) && self.idle.remove(home)
     }
 
     /// One of the CPUs that run without a deadline, the first after `from`; likewise.
@@ -391,10 +443,7 @@ impl Board {
                     self.movable.insert(cpu);
                 }
             }
-            None if self.movable.contains(cpu) => {
-                self.movable.remove(cpu);
-            }
-            None => {}
+            None => self.movable.take_out(cpu),
         }
     }
 

@@ -3,7 +3,8 @@
 //! A virtual CPU's slice advances its virtual time by its step, which depends on its weight. Those with steps from 4ᵏ to
 //! 4ᵏ⁺¹ are in one group: a ring of 64 slots of 4ᵏ/2 each. All in a group are from two steps before the queue's
 //! virtual time to four after it, which is at most 49 slots, so that no two turns of the ring meet. A slot is
-//! a list in the order of arrival. The least is the head of the first slot of one of the groups.
+//! a list in the order of arrival. The least is the head of the first slot of one of the groups. One that is alone is in no list:
+//! most queues have one that waits, or none.
 
 use super::unit::Units;
 use crate::sched::Key;
@@ -80,11 +81,13 @@ pub(super) struct Calendar {
     /// The groups that have somebody.
     groups: u32,
     len: u32,
+    /// The only one, which is in no list, and its step.
+    lone: Option<(Key, u64)>,
 }
 
 impl Calendar {
     pub(super) fn new() -> Self {
-        Self { lists: alloc::vec![List::EMPTY; GROUPS * SLOTS], used: [0; GROUPS], groups: 0, len: 0 }
+        Self { lists: alloc::vec![List::EMPTY; GROUPS * SLOTS], used: [0; GROUPS], groups: 0, len: 0, lone: None }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -97,7 +100,20 @@ impl Calendar {
     }
 
     /// Takes in one whose virtual time is in the bounds, and whose slice costs so much.
+    #[inline]
     pub(super) fn insert(&mut self, units: &mut Units, key: Key, step: u64) {
+        self.len += 1;
+        if self.len == 1 {
+            self.lone = Some((key, step));
+            return;
+        }
+        if let Some((first, step)) = self.lone.take() {
+            self.link(units, first, step);
+        }
+        self.link(units, key, step);
+    }
+
+    fn link(&mut self, units: &mut Units, key: Key, step: u64) {
         let exponent = step.max(1).ilog2() / 2;
         let group = (exponent.saturating_sub(FIRST) as usize).min(GROUPS - 1);
         let slot = (units.of(key).spent >> Self::shift(group)) as usize % SLOTS;
@@ -105,14 +121,20 @@ impl Calendar {
         self.lists[at].push(units, key, at as u16);
         self.used[group] |= 1 << slot;
         self.groups |= 1 << group;
-        self.len += 1;
     }
 
     /// Takes out one that is in.
+    #[inline]
     pub(super) fn remove(&mut self, units: &mut Units, key: Key) {
+        self.len -= 1;
+        if self.lone.take().is_none() {
+            self.unlink(units, key);
+        }
+    }
+
+    fn unlink(&mut self, units: &mut Units, key: Key) {
         let at = usize::from(units.of(key).link.slot);
         self.lists[at].remove(units, key);
-        self.len -= 1;
         if self.lists[at].first().is_none() {
             let group = at / SLOTS;
             self.used[group] &= !(1 << (at % SLOTS));
@@ -125,7 +147,11 @@ impl Calendar {
     /// The least, of a queue whose virtual time is `now`.
     #[inline(always)]
     pub(super) fn first(&self, units: &Units, now: u64) -> Option<Key> {
-        if self.len == 0 { None } else { self.earliest(units, now) }
+        match self.lone {
+            Some((key, _)) => Some(key),
+            None if self.len == 0 => None,
+            None => self.earliest(units, now),
+        }
     }
 
     fn earliest(&self, units: &Units, now: u64) -> Option<Key> {
@@ -153,6 +179,9 @@ impl Calendar {
 
     /// Of the first `limit` of each group the least that is wanted.
     pub(super) fn find(&self, units: &Units, now: u64, limit: u32, wanted: impl Fn(Key) -> bool) -> Option<Key> {
+        if let Some((key, _)) = self.lone {
+            return wanted(key).then_some(key);
+        }
         let mut least: Option<(u64, Key)> = None;
         for group in (0..GROUPS).filter(|group| self.groups & 1 << group != 0) {
             let found = self.walk(units, group, now).take(limit as usize).find(|&key| wanted(key));

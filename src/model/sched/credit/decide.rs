@@ -1,12 +1,11 @@
 //! What a CPU does next, decided in its queue under its lock.
 
-use super::board::Board;
+use super::board::{Board, Whereabouts};
 use super::calendar::is_before;
-use super::queue::{LEAST_TURN_NS, NO_SLOT, Queue};
+use super::queue::{LEAST_TURN_NS, NEVER, NO_SLOT, Queue};
 use super::unit::Place;
 use crate::ids::CpuId;
 use crate::sched::{Decision, Key, RunState};
-use crate::time::earlier;
 
 /// Debts that a decision looks at.
 const DEBTS: u32 = 4;
@@ -83,21 +82,24 @@ impl Queue {
         self.nr_parked += 1;
     }
 
-    /// What the CPU does. `has_looked` says that it has looked into the queue it was told to.
-    pub(super) fn decide(&mut self, now: u64, has_looked: bool, board: &Board) -> Step {
+    /// What the CPU does. `yields` says that the current one lets another go first, `has_looked` that this is asked again, after a look
+    /// into the queue that was to be looked into.
+    pub(super) fn decide(&mut self, now: u64, yields: bool, has_looked: bool, board: &Board) -> Step {
         let now = now.max(self.charged_to);
+        if !has_looked {
+            self.loaded = self.current;
+        }
         self.charge(now, board);
         let was_idle = self.current.is_none();
         self.forgive();
         self.unpark(now, board);
         let next = if self.is_online { self.first_allowed(now, board) } else { None };
         let current = self.current.filter(|&key| self.may_stay(key, now, board));
-        let stays = current.filter(|&key| self.goes_on(key, next, now, board));
+        let stays = current.filter(|&key| self.goes_on(key, yields, next, now, board));
         if let Some(key) = stays
             && now < self.slice_end
         {
-            self.units.of(key).yields = false;
-            return self.done(Some(key), false, now, board);
+            return self.done(Some(key), 0, now, board);
         }
         if let (Some(key), false) = (stays.or(next), has_looked)
             && let Some(look) = self.look(key, board)
@@ -105,20 +107,21 @@ impl Queue {
             return look;
         }
         let (old, new) = (self.current, stays.or(next));
-        if let Some(key) = current {
-            self.units.of(key).yields = false;
-        }
         if new == old && new.is_some() {
             self.slice_end = now.saturating_add(board.slice_ns());
-            return self.done(new, false, now, board);
+            return self.done(new, 0, now, board);
         }
-        let put_off = old.map(|key| self.put_off(key, now)).filter(|_| current.is_some());
-        self.put_off = current.filter(|_| put_off.is_some());
+        let waits = current.is_some();
+        let put_off = old.map(|key| self.put_off(key, waits, now, board));
         if let Some(key) = new {
-            self.take(key, put_off, now, board);
+            self.take(key, put_off.filter(|_| waits), now, board);
         }
+        if let Some(key) = current {
+            self.put_in(key, now, board);
+        }
+        self.publish(board);
         self.has_new |= was_idle;
-        self.done(new, current.is_some(), now, board)
+        self.done(new, u32::from(waits), now, board)
     }
 
     /// Whether the current one may run on at all.
@@ -129,20 +132,18 @@ impl Queue {
     }
 
     /// Whether the current one goes on beside the first that waits.
-    fn goes_on(&mut self, key: Key, next: Option<Key>, now: u64, board: &Board) -> bool {
+    fn goes_on(&mut self, key: Key, yields: bool, next: Option<Key>, now: u64, board: &Board) -> bool {
         let Some(next) = next else { return true };
+        if yields {
+            return false;
+        }
         let goes_first = self.goes_first(next);
         let had_turn = now.saturating_sub(self.taken_at) >= board.ratelimit_ns();
         let first = self.units.of(next).spent;
-        let slice_end = self.slice_end;
-        let unit = self.units.of(key);
-        if unit.yields {
-            return false;
-        }
         if goes_first {
             return !had_turn;
         }
-        now < slice_end || is_before(unit.spent, first)
+        now < self.slice_end || is_before(self.units.of(key).spent, first)
     }
 
     /// Whether there is a queue to look into for one that should go before `key`.
@@ -162,81 +163,87 @@ impl Queue {
         is_before(earliest, than).then_some(Step::Look { victim, than })
     }
 
-    /// The current one leaves the CPU. Answers its virtual time.
-    fn put_off(&mut self, key: Key, now: u64) -> u64 {
+    /// The current one leaves the CPU. If it waits it is to be put in; else it rests, or is to move when it has been saved. Answers its
+    /// virtual time.
+    fn put_off(&mut self, key: Key, waits: bool, now: u64, board: &Board) -> u64 {
         self.current = None;
+        if self.loaded != Some(key) {
+            board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false))); // the CPU has never heard of it
+        }
         let unit = self.units.of(key);
-        unit.place = Place::Leaving;
+        unit.place = Place::Off;
         unit.account.stops();
-        unit.rest(now);
-        unit.spent
+        let (spent, wants) = (unit.spent, unit.wants_to_run());
+        if !wants {
+            self.rest(key, now, board);
+        } else if !waits {
+            unit.rest(now);
+            board.change_whereabouts(key, Whereabouts::new(self.cpu, false).lost());
+        }
+        spent
     }
 
-    /// One that waits is the current one. `put_off` is the virtual time of one that will wait when it has been saved.
+    /// One that waits is the current one. `put_off` is the virtual time of one that is about to be put in.
     fn take(&mut self, key: Key, put_off: Option<u64>, now: u64, board: &Board) {
-        let goes_first = self.goes_first(key);
         self.take_out(key);
-        // Who was put off waits in a moment, and tells the board then.
-        if put_off.is_none() {
-            self.publish(board);
-        }
-        let slice = board.slice_ns();
         let least = self.least().map(|first| self.units.of(first).spent);
         let least = match (least, put_off) {
             (Some(a), Some(b)) => Some(if is_before(a, b) { a } else { b }),
             (a, b) => a.or(b),
         };
-        let (vtime, ahead) = (self.vtime, self.ahead);
+        let (slice, last) = (board.slice_ns(), self.last_first());
         let unit = self.units.of(key);
+        let goes_first = unit.goes_first(last);
         unit.is_woken = false;
         unit.place = Place::Running;
         unit.account.starts();
         unit.runstate.transition(RunState::Running, now);
-        let (spent, step) = (unit.spent, unit.step(slice));
-        // Who went first has a slice up to where it would no longer.
-        let until = vtime.wrapping_add(ahead).wrapping_sub(spent);
-        // The parameters may be changing, one after the other.
-        let least_ns = board.ratelimit_ns().max(LEAST_TURN_NS).min(slice);
-        let first_ns = unit.account.ns_of(until).clamp(least_ns, slice);
+        let spent = unit.spent;
+        let mut turn = slice;
+        if goes_first && least.is_some() {
+            // It has a slice up to where it would no longer go first. The parameters may be changing, one after the other.
+            let least_ns = board.ratelimit_ns().max(LEAST_TURN_NS).min(slice);
+            turn = unit.account.ns_of(last.wrapping_sub(spent)).clamp(least_ns, slice);
+        }
+        if !goes_first || self.ahead == 0 {
+            self.ahead = unit.step(slice);
+        }
         let vtime = least.filter(|&least| is_before(least, spent)).unwrap_or(spent);
         if is_before(self.vtime, vtime) {
             self.vtime = vtime;
         }
-        if !goes_first || ahead == 0 {
-            self.ahead = step;
-        }
-        self.tell_where(key, board);
+        board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false).held()));
         self.current = Some(key);
         self.taken_at = now;
         self.charged_to = now;
-        self.slice_end = now.saturating_add(if goes_first && least.is_some() { first_ns } else { slice });
+        self.slice_end = now.saturating_add(turn);
     }
 
-    /// The decision is made: when it is looked at again, and who else is told.
-    fn done(&mut self, run: Option<Key>, others_wait: bool, now: u64, board: &Board) -> Step {
+    /// The decision is made: when it is looked at again, and who else is told. `put_off` of those that wait have only begun to, and tell
+    /// of themselves when they have been saved.
+    fn done(&mut self, run: Option<Key>, put_off: u32, now: u64, board: &Board) -> Step {
         self.set_idle(run.is_none() && self.is_online, board);
-        let others_wait = others_wait || self.nr_waiting() != 0;
-        let competes = run.is_some() && (others_wait || board.movable.has_others(self.cpu));
+        let competes = run.is_some() && (self.nr_waiting() != 0 || board.movable.has_others(self.cpu));
         if competes && !self.has_joined {
             self.join(board);
         } else if !competes {
             self.has_joined = false;
         }
         self.set_lone(run.is_some() && !competes, board);
-        let parked = (self.nr_parked != 0).then_some(self.unpark_at);
-        let mut until = if competes { Some(self.slice_end) } else { None };
-        if let Some(key) = run {
-            let budget = self.units.of(key).account.budget_ns(now, board.slice_ns());
-            until = earlier(until, budget.map(|ns| now.saturating_add(ns)));
-            if let Some(first) = self.woken.first(&self.units, self.vtime)
-                && competes
-            {
-                let least = now.saturating_add(LEAST_TURN_NS);
-                until = earlier(until, Some(self.look_for(first, now, board).max(least)));
+        self.armed = if self.nr_parked == 0 { NEVER } else { self.unpark_at };
+        if competes {
+            self.armed = self.armed.min(self.slice_end);
+            if let Some(first) = self.woken.first(&self.units, self.vtime) {
+                let wanted = self.look_for(self.goes_first(first), now, board);
+                self.armed = self.armed.min(wanted.max(now.saturating_add(LEAST_TURN_NS)));
             }
         }
-        self.armed = earlier(until, parked);
-        let others = if core::mem::take(&mut self.has_new) { self.nr_waiting() } else { 0 };
-        Step::Done(Decision { run, until_ns: self.armed }, others)
+        if let Some(key) = run
+            && let Some(ns) = self.units.of(key).account.budget_ns(now, board.slice_ns())
+        {
+            self.armed = self.armed.min(now.saturating_add(ns));
+        }
+        let others = if core::mem::take(&mut self.has_new) { self.nr_waiting() - put_off } else { 0 };
+        Step::Done(Decision { run, until_ns: (self.armed != NEVER).then_some(self.armed) }, others)
     }
 }

@@ -30,7 +30,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
 use decide::Step;
-use queue::{Placed, Ready};
+use queue::{NEVER, Placed, Ready};
 use unit::Unit;
 
 /// The queues of all CPUs, and what is shared among them.
@@ -46,6 +46,9 @@ pub trait Queues {
 
     /// Has a CPU, perhaps the caller's own, call [`schedule`] soon.
     fn kick(&mut self, cpu: CpuId);
+
+    /// Has a CPU call [`schedule`] at a time in ns at the latest, which may have come. It is `now_ns`.
+    fn look_by(&mut self, cpu: CpuId, at_ns: u64, now_ns: u64);
 }
 
 /// Why [`add`] fails.
@@ -57,16 +60,17 @@ pub enum AddError {
     NoMemory,
 }
 
-/// Calls `f` with the queue that has a virtual CPU. `None` if there is no such.
-fn at_home<Q: Queues, R>(queues: &mut Q, key: Key, mut f: impl FnMut(&mut Queue) -> R) -> Option<R> {
+/// Calls `f` with the queue that has a virtual CPU, and answers its CPU as well. `None` if there is no such.
+#[inline(always)]
+fn at_home<Q: Queues, R>(queues: &mut Q, key: Key, mut f: impl FnMut(&mut Queue) -> R) -> Option<(CpuId, R)> {
     loop {
         let home = queues.board().home(key)?;
-        let done = queues.one(home, |queue| queue.units.get(key).is_some().then(|| f(queue)))?;
-        if done.is_some() {
-            return done;
+        let done = queues.one(home, |queue| if queue.units.has(key) { Some(f(queue)) } else { None });
+        match done {
+            Some(Some(done)) => return Some((home, done)),
+            Some(None) => core::hint::spin_loop(), // it moved, or went, between the look and the lock
+            None => return None,
         }
-        // It moved, or went, between the look and the lock.
-        core::hint::spin_loop();
     }
 }
 
@@ -132,7 +136,7 @@ pub fn add<Q: Queues>(
     board.note_key(key);
     let put = |queue: &mut Queue| {
         queue.units.put(key, unit);
-        queue.tell_where(key, board);
+        board.set_whereabouts(key, Some(Whereabouts::new(home, false)));
     };
     queues.one(home, put).ok_or(AddError::NoMemory)
 }
@@ -153,14 +157,14 @@ fn spread(board: &Board, key: Key, hard: &CpuSet) -> CpuId {
 pub fn remove<Q: Queues>(queues: &mut Q, key: Key) -> Result<(), CpuId> {
     let board = queues.board();
     let removed = at_home(queues, key, |queue| {
-        if queue.units.of(key).is_held() {
+        if board.is_held(key) {
             return Err(queue.cpu());
         }
         queue.forget(key, board);
-        queue.tell_where(key, board);
+        board.set_whereabouts(key, None);
         Ok(())
     });
-    removed.unwrap_or(Ok(()))
+    removed.map_or(Ok(()), |(_, done)| done)
 }
 
 /// It has something to do, and has been told what. Answers the CPU that has it, where that need not schedule but look at
@@ -178,8 +182,7 @@ pub fn wake<Q: Queues>(queues: &mut Q, key: Key, now_ns: impl FnOnce() -> u64) -
 
 fn wake_sleeper<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
-    let woken = at_home(queues, key, |queue| (queue.wake(key, now_ns, board), queue.cpu()));
-    if let Some((ready, home)) = woken {
+    if let Some((home, ready)) = at_home(queues, key, |queue| queue.wake(key, now_ns, board)) {
         follow(queues, key, home, ready, now_ns);
     }
 }
@@ -199,15 +202,6 @@ fn lie_down<Q: Queues>(queues: &mut Q, key: Key, is_down: bool) {
     let board = queues.board();
     at_home(queues, key, |queue| queue.sleep(key, is_down, board));
     fence(Ordering::SeqCst); // before the caller looks again; pairs with the one in `wake`
-}
-
-/// It lets the first that waits go before it, once. For the running virtual CPU's own CPU, which then schedules.
-pub fn yield_<Q: Queues>(queues: &mut Q, key: Key) {
-    at_home(queues, key, |queue| {
-        if queue.runs(key) {
-            queue.units.of(key).yields = true;
-        }
-    });
 }
 
 /// Pauses it once more. It soon leaves its CPU, if it has one; [`held_by`] tells when it has.
@@ -236,9 +230,9 @@ fn settle<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64, change: impl Fn(&mut
     let board = queues.board();
     let settled = at_home(queues, key, |queue| {
         let changes = change(queue.units.of(key));
-        (if changes { queue.settle(key, now_ns, board) } else { Ready::No }, queue.cpu())
+        if changes { queue.settle(key, now_ns, board) } else { Ready::No }
     });
-    if let Some((ready, home)) = settled {
+    if let Some((home, ready)) = settled {
         follow(queues, key, home, ready, now_ns);
     }
 }
@@ -246,8 +240,8 @@ fn settle<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64, change: impl Fn(&mut
 /// It may run on the CPUs of `hard` from now on, and would rather on those of `soft`. With none it does not run.
 pub fn set_affinity<Q: Queues>(queues: &mut Q, key: Key, hard: CpuSet, soft: CpuSet, now_ns: u64) {
     let board = queues.board();
-    let change = |queue: &mut Queue| (queue.set_affinity(key, hard, soft, now_ns, board), queue.cpu());
-    if let Some((ready, home)) = at_home(queues, key, change) {
+    let change = |queue: &mut Queue| queue.set_affinity(key, hard, soft, now_ns, board);
+    if let Some((home, ready)) = at_home(queues, key, change) {
         follow(queues, key, home, ready, now_ns);
     }
 }
@@ -255,35 +249,46 @@ pub fn set_affinity<Q: Queues>(queues: &mut Q, key: Key, hard: CpuSet, soft: Cpu
 /// The [`Account`] of its domain has another weight or cap. To be called for each of the domain's virtual CPUs after that.
 pub fn reweigh<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
-    let reweighed = at_home(queues, key, |queue| (queue.reweigh(key, now_ns, board), queue.cpu()));
-    if let Some((ready, home)) = reweighed {
+    if let Some((home, ready)) = at_home(queues, key, |queue| queue.reweigh(key, now_ns, board)) {
         follow(queues, key, home, ready, now_ns);
     }
 }
 
-/// The registers of a virtual CPU that left its CPU are in memory.
+/// The registers of a virtual CPU that left its CPU are in memory. Takes a lock only if another CPU may want it.
 pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
-    let saved = at_home(queues, key, |queue| (queue.saved(key, now_ns, board), queue.cpu()));
-    if let Some((ready, home)) = saved {
+    let Some(was) = board.let_go(key) else { return };
+    fence(Ordering::SeqCst); // pairs with those of who says that it idles or runs alone, and then found it held
+    let has_takers = !board.idle.is_empty() || !board.lone.is_empty();
+    if was.is_lost() || has_takers && !was.is_asleep() {
+        offer(queues, key, now_ns);
+    }
+}
+
+#[inline(never)]
+fn offer<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+    let board = queues.board();
+    if let Some((home, ready)) = at_home(queues, key, |queue| queue.saved(key, now_ns, board)) {
         follow(queues, key, home, ready, now_ns);
     }
 }
 
 /// Where it may run, and where it would rather.
 pub fn affinity<Q: Queues>(queues: &mut Q, key: Key) -> Option<(CpuSet, CpuSet)> {
-    at_home(queues, key, |queue| {
+    let affinity = at_home(queues, key, |queue| {
         let (hard, soft) = queue.units.of(key).affinity();
         (*hard, *soft)
-    })
+    });
+    affinity.map(|(_, affinity)| affinity)
 }
 
 /// Its time account.
 pub fn runstate<Q: Queues>(queues: &mut Q, key: Key) -> Option<Runstate> {
-    at_home(queues, key, |queue| queue.runstate(key))?
+    at_home(queues, key, |queue| queue.runstate(key))?.1
 }
 
 /// What follows for others when one may have become able to run.
+#[inline]
 fn follow<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, ready: Ready, now_ns: u64) {
     match ready {
         Ready::No => {}
@@ -311,14 +316,20 @@ fn go_elsewhere<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, now_ns: u64) {
 fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: Placed, now_ns: u64) {
     let board = queues.board();
     fence(Ordering::SeqCst); // the queue is on the board; see there
-    if !board.idle.is_empty() && give_to_idle(queues, key, home, now_ns) {
-        return;
+    if !board.idle.is_empty() {
+        if matches!(placed, Placed::AtHome(_)) && board.claim_home(home) {
+            return queues.kick(home);
+        }
+        if give_to_idle(queues, key, home, now_ns) {
+            return;
+        }
     }
-    if placed.kick {
-        queues.kick(home);
+    if placed.look_at() != NEVER {
+        board.lone.take_out(home); // it has a deadline now, or is kicked
+        queues.look_by(home, placed.look_at(), now_ns);
     }
     // One that woke has its turn soon; who was put off for it tells of itself.
-    if !placed.is_woken && !board.lone.is_empty() {
+    if matches!(placed, Placed::PutOff(_)) && !board.lone.is_empty() {
         disturb_lone(queues, key, home);
     }
 }
@@ -345,13 +356,13 @@ fn disturb_lone<Q: Queues>(queues: &mut Q, key: Key, home: CpuId) {
     }
 }
 
-/// What `cpu` does from now on. What ran there before and is not the answer's is to be put in memory, and then
-/// [`saved`], before the next call for this CPU.
-pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) -> Decision {
+/// What `cpu` does from now on. `yields` says that the one that runs there lets the first that waits go before it. If that is not the
+/// answer's it is to be put in memory, and then [`saved`], before the next call for this CPU.
+pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, yields: bool, now_ns: u64) -> Decision {
     let board = queues.board();
-    let mut has_looked = false;
+    let (mut yields, mut has_looked) = (yields, false);
     loop {
-        let step = queues.one(cpu, |queue| queue.decide(now_ns, has_looked, board));
+        let step = queues.one(cpu, |queue| queue.decide(now_ns, yields, has_looked, board));
         let (decision, others) = match step {
             None => return Decision { run: None, until_ns: None },
             Some(Step::Look { victim, than }) => {
@@ -361,14 +372,14 @@ pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) -> Decision 
             }
             Some(Step::Done(decision, others)) => (decision, others),
         };
-        has_looked = true;
+        (yields, has_looked) = (false, true);
         if decision.run.is_none() || others > 0 || board.lone.contains(cpu) {
             fence(Ordering::SeqCst); // what this CPU does is on the board; see there
             if decision.run.is_none() && find_work(queues, cpu, now_ns) {
                 continue;
             }
-            if queues.one(cpu, |queue| queue.has_missed(board)) == Some(true) {
-                continue;
+            if board.lone.contains(cpu) && board.movable.has_others(cpu) {
+                continue; // it missed one that has begun to wait
             }
             share(queues, cpu, others, now_ns);
         }

@@ -24,13 +24,26 @@ pub(super) const LEAST_TURN_NS: u64 = 100_000;
 /// Stands in [`super::calendar::Link`] of those that are in no calendar.
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
-/// One that has begun to wait.
+/// One that has begun to wait, and when the queue's CPU has to look at it, in ns: [`NEVER`] if not sooner than it would. It is small
+/// enough for two registers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placed {
-    /// The queue's CPU has to look at it sooner than it would.
-    pub(super) kick: bool,
-    /// It woke, and so is not the one that was put off.
-    pub(super) is_woken: bool,
+pub(super) enum Placed {
+    /// It woke, and some CPU may be glad to have it.
+    Woken(u64),
+    /// As the last, and it would rather be nowhere else.
+    AtHome(u64),
+    /// It was put off, or moved.
+    PutOff(u64),
+}
+
+/// No time.
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl Placed {
+    pub(super) fn look_at(self) -> u64 {
+        let (Self::Woken(at) | Self::AtHome(at) | Self::PutOff(at)) = self;
+        at
+    }
 }
 
 /// What follows when one may have become able to run.
@@ -58,7 +71,7 @@ pub struct Queue {
     pub(super) woken: Calendar,
     /// Those of both that may run elsewhere.
     pub(super) nr_movable: u32,
-    /// Where those may run that waited since nobody did.
+    /// Where those may run that could move since none could.
     pub(super) union: CpuSet,
     pub(super) indebted: Calendar,
     pub(super) parked: List,
@@ -71,14 +84,14 @@ pub struct Queue {
     /// It competes with other queues.
     pub(super) has_joined: bool,
     pub(super) current: Option<Key>,
-    /// One that was put off, and will wait when it has been saved.
-    pub(super) put_off: Option<Key>,
+    /// The one whose registers the CPU has: current at the last decision that the CPU knows of.
+    pub(super) loaded: Option<Key>,
     /// When the current one was taken.
     pub(super) taken_at: u64,
     pub(super) charged_to: u64,
     pub(super) slice_end: u64,
-    /// When it looks again by itself.
-    pub(super) armed: Option<u64>,
+    /// When it looks again by itself, in ns, or [`NEVER`].
+    pub(super) armed: u64,
     pub(super) is_idle: bool,
     pub(super) is_lone: bool,
     /// Somebody waits who was not there at the last look at idle CPUs.
@@ -105,11 +118,11 @@ impl Queue {
             offset: 0,
             has_joined: false,
             current: None,
-            put_off: None,
+            loaded: None,
             taken_at: 0,
             charged_to: 0,
             slice_end: 0,
-            armed: None,
+            armed: NEVER,
             is_idle: false,
             is_lone: false,
             has_new: false,
@@ -131,11 +144,6 @@ impl Queue {
         (self.nr_waiting(), self.indebted.len(), self.nr_parked)
     }
 
-    /// When its CPU looks again by itself, in ns.
-    pub fn armed(&self) -> Option<u64> {
-        self.armed
-    }
-
     pub(super) fn nr_waiting(&self) -> u32 {
         self.waiting.len() + self.woken.len()
     }
@@ -150,12 +158,21 @@ impl Queue {
 
     /// Whether one that woke goes before those that it is ahead of.
     pub(super) fn goes_first(&self, key: Key) -> bool {
-        let is_near = |unit: &Unit| unit.is_woken && !is_before(self.vtime.wrapping_add(self.ahead), unit.spent);
-        self.units.get(key).is_some_and(is_near)
+        self.units.get(key).is_some_and(|unit| unit.goes_first(self.last_first()))
+    }
+
+    /// The most virtual time with which one that woke goes before others.
+    pub(super) fn last_first(&self) -> u64 {
+        self.vtime.wrapping_add(self.ahead)
     }
 
     /// The one with the least virtual time.
+    #[inline]
     pub(super) fn least(&self) -> Option<Key> {
+        if self.nr_waiting() == 0 { None } else { self.find_least() }
+    }
+
+    fn find_least(&self) -> Option<Key> {
         let spent = |key: Key| self.units.get(key).map_or(0, |unit| unit.spent);
         let of = |calendar: &Calendar| calendar.first(&self.units, self.vtime);
         match (of(&self.waiting), of(&self.woken)) {
@@ -215,22 +232,17 @@ impl Queue {
         unit.account.spend(ran, now, board.slice_ns());
         unit.ran_at_ns = now;
         let spent = unit.spent;
-        if self.nr_waiting() == 0 && self.put_off.is_none() && is_before(self.vtime, spent) {
+        if self.nr_waiting() == 0 && is_before(self.vtime, spent) {
             self.vtime = spent;
         }
     }
 
     pub(super) fn publish(&mut self, board: &Board) {
-        if self.nr_waiting() == 0 {
+        if self.nr_movable == 0 {
             self.union = CpuSet::EMPTY;
+            return board.publish(self.cpu, None);
         }
-        let first = if self.nr_movable == 0 { None } else { self.least() };
-        self.publish_first(first, board);
-    }
-
-    /// As [`Self::publish`], for one who knows which of them is the first; `None` if none may move.
-    fn publish_first(&mut self, first: Option<Key>, board: &Board) {
-        let first = first.map(|key| self.units.of(key).spent.wrapping_add(self.offset));
+        let first = self.least().map(|key| self.units.of(key).spent.wrapping_add(self.offset));
         board.publish(self.cpu, first);
     }
 
@@ -240,6 +252,29 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
+        let (spent, is_woken) = self.put_in(key, now, board);
+        match (self.nr_waiting(), self.nr_movable) {
+            (1, 1) => board.publish(self.cpu, Some(spent.wrapping_add(self.offset))),
+            _ => self.publish(board),
+        }
+        let goes_first = is_woken && !is_before(self.last_first(), spent);
+        let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
+        let look_at = if wanted < self.armed { wanted } else { NEVER };
+        self.placed(key, look_at)
+    }
+
+    /// One that waits.
+    fn placed(&mut self, key: Key, look_at: u64) -> Placed {
+        let unit = self.units.of(key);
+        match (unit.is_woken, unit.is_at_home) {
+            (true, true) => Placed::AtHome(look_at),
+            (true, false) => Placed::Woken(look_at),
+            (false, _) => Placed::PutOff(look_at),
+        }
+    }
+
+    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time, and whether it was woken.
+    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, bool) {
         let (is_empty, slice) = (self.nr_waiting() == 0 && self.current.is_none(), board.slice_ns());
         let unit = self.units.of(key);
         if !unit.competes {
@@ -253,26 +288,20 @@ impl Queue {
         unit.spent = clamp(unit.spent, self.vtime, step);
         unit.place = Place::Waiting;
         unit.rest(now);
-        let is_woken = unit.is_woken;
-        self.nr_movable += u32::from(unit.may_move);
-        self.union = self.union.or(unit.affinity().0);
+        if unit.may_move {
+            self.nr_movable += 1;
+            self.union = self.union.or(unit.affinity().0);
+        }
+        let (spent, is_woken) = (unit.spent, unit.is_woken);
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.insert(&mut self.units, key, step);
-        match self.nr_waiting() {
-            1 => self.publish_first((self.nr_movable != 0).then_some(key), board),
-            _ => self.publish(board),
-        }
-        let kick = self.current.is_some() && {
-            let wanted = self.look_for(key, now, board);
-            self.armed.is_none_or(|at| wanted < at)
-        };
-        Placed { kick, is_woken }
+        (spent, is_woken)
     }
 
     /// When the CPU has to look at one that waits.
-    pub(super) fn look_for(&self, key: Key, now: u64, board: &Board) -> u64 {
+    pub(super) fn look_for(&self, goes_first: bool, now: u64, board: &Board) -> u64 {
         let turn_end = self.taken_at.saturating_add(board.ratelimit_ns());
-        if self.goes_first(key) { turn_end.min(self.slice_end).max(now) } else { self.slice_end }
+        if goes_first { turn_end.min(self.slice_end).max(now) } else { self.slice_end }
     }
 
     pub(super) fn dequeue(&mut self, key: Key, board: &Board) {
@@ -298,7 +327,7 @@ impl Queue {
         }
     }
 
-    /// Takes one out of wherever it is, unless it runs or leaves. It still counts as competing if it did.
+    /// Takes one out of wherever it is, unless it runs. It still counts as competing if it did.
     fn unlink(&mut self, key: Key, board: &Board) {
         match self.units.of(key).place {
             Place::Waiting => self.dequeue(key, board),
@@ -307,14 +336,13 @@ impl Queue {
                 self.parked.remove(&mut self.units, key);
                 self.nr_parked -= 1;
             }
-            Place::Off | Place::Running | Place::Leaving => return,
+            Place::Off | Place::Running => return,
         }
         self.units.of(key).place = Place::Off;
     }
 
-    /// One that is nowhere has nothing to do: it keeps its debt, if it has one.
-    fn rest(&mut self, key: Key, now: u64, board: &Board) {
-        self.charge(now, board);
+    /// One that is nowhere has nothing to do: it keeps its debt, if it has one. What ran up to now has been charged.
+    pub(super) fn rest(&mut self, key: Key, now: u64, board: &Board) {
         let (vtime, slice) = (self.vtime, board.slice_ns());
         let unit = self.units.of(key);
         unit.rest(now);
@@ -330,12 +358,12 @@ impl Queue {
     }
 
     /// Puts one where it belongs after something about it has changed.
+    #[inline]
     pub(super) fn settle(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         let Some(unit) = self.units.get_mut(key) else { return Ready::No };
         let wants = unit.wants_to_run();
         let here = self.is_online && unit.may_stay;
         match unit.place {
-            Place::Leaving => Ready::No,
             Place::Running if wants && here => Ready::No,
             Place::Running => Ready::Kick,
             Place::Waiting if wants && here => Ready::No,
@@ -349,10 +377,12 @@ impl Queue {
                 if wants {
                     self.unlink(key, board);
                     self.units.of(key).rest(now);
+                    board.change_whereabouts(key, Whereabouts::new(self.cpu, false).lost());
                     return Ready::Elsewhere;
                 }
                 if matches!(unit.place, Place::Waiting | Place::Parked(_)) {
                     self.unlink(key, board);
+                    self.charge(now, board);
                     self.rest(key, now, board);
                 }
                 self.units.of(key).rest(now);
@@ -361,18 +391,12 @@ impl Queue {
         }
     }
 
-    /// Says where one is, after something about that has changed.
-    pub(super) fn tell_where(&self, key: Key, board: &Board) {
-        let unit = self.units.get(key).map(|unit| Whereabouts::new(self.cpu, unit.is_held(), unit.asleep));
-        board.set_whereabouts(key, unit);
-    }
-
     /// The running one has nothing to do until it is woken; it may be taken down as well.
     pub(super) fn sleep(&mut self, key: Key, is_down: bool, board: &Board) {
         if self.runs(key) {
             let unit = self.units.of(key);
             (unit.asleep, unit.is_down) = (true, is_down);
-            self.tell_where(key, board);
+            board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, true).held()));
         }
     }
 
@@ -380,11 +404,11 @@ impl Queue {
         match self.units.get_mut(key) {
             Some(unit) if unit.asleep => {
                 (unit.asleep, unit.is_down) = (false, false);
-                unit.is_woken = !unit.is_held();
+                unit.is_woken = !board.is_held(key);
             }
             _ => return Ready::No,
         }
-        self.tell_where(key, board);
+        board.change_whereabouts(key, Whereabouts::new(self.cpu, false));
         self.settle(key, now, board)
     }
 
@@ -408,6 +432,7 @@ impl Queue {
             }
             Some(Place::Indebted) => {
                 self.unlink(key, board);
+                self.charge(now, board);
                 self.rest(key, now, board);
                 Ready::No
             }
@@ -416,22 +441,13 @@ impl Queue {
         }
     }
 
-    /// The registers of one that left are in memory.
+    /// The registers of one that left are in memory: others may take it.
     pub(super) fn saved(&mut self, key: Key, now: u64, board: &Board) -> Ready {
-        let Some(unit) = self.units.get_mut(key).filter(|unit| unit.place == Place::Leaving) else { return Ready::No };
-        unit.place = Place::Off;
-        let wants = unit.wants_to_run();
-        self.tell_where(key, board);
-        let ready = if wants { self.settle(key, now, board) } else { Ready::No };
-        // Not before it waits again: until then nobody does.
-        let was_put_off = self.put_off.take().is_some();
-        if !wants {
-            self.rest(key, now, board);
+        match self.units.get(key) {
+            Some(unit) if unit.place == Place::Waiting && unit.may_move => Ready::Placed(self.placed(key, NEVER)),
+            Some(unit) if unit.place == Place::Off && unit.wants_to_run() => self.settle(key, now, board),
+            _ => Ready::No,
         }
-        if was_put_off && !matches!(ready, Ready::Placed(_)) {
-            self.publish(board); // as it has not been since the other was taken
-        }
-        ready
     }
 
     /// No CPU is there that may run one that wants to: it waits for one, and does not compete.
@@ -459,7 +475,7 @@ impl Queue {
     pub(super) fn adopt(&mut self, from: &mut Queue, key: Key, now: u64, board: &Board) -> Option<Placed> {
         let unit = from.units.get(key)?;
         let is_free = matches!(unit.place, Place::Waiting | Place::Off);
-        if !is_free || !unit.wants_to_run() || !unit.affinity().0.contains(self.cpu) || !self.is_online {
+        if !is_free || board.is_held(key) || !unit.wants_to_run() || !unit.affinity().0.contains(self.cpu) || !self.is_online {
             return None;
         }
         if !self.units.reserve(key) {
@@ -472,7 +488,7 @@ impl Queue {
         unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
         unit.come_to(self.cpu);
         self.units.put(key, unit);
-        self.tell_where(key, board);
+        board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false)));
         Some(self.enqueue(key, now, board))
     }
 
@@ -488,6 +504,7 @@ impl Queue {
             units.get(key).is_some_and(|unit| {
                 let (hard, soft) = unit.affinity();
                 hard.contains(cpu)
+                    && !board.is_held(key)
                     && than.is_none_or(|than| {
                         is_before(unit.spent.wrapping_add(from.offset), than)
                             && (soft.contains(cpu) || !soft.contains(from.cpu))
@@ -507,11 +524,6 @@ impl Queue {
         self.union
     }
 
-    /// What an idle CPU has to look at again, after it has said that it is idle; likewise one that runs without a deadline.
-    pub(super) fn has_missed(&self, board: &Board) -> bool {
-        self.is_lone && board.movable.has_others(self.cpu)
-    }
-
     /// Of an offline CPU: the next that has to move, from a key on.
     pub(super) fn next_to_move(&mut self, from: Key, now: u64, board: &Board) -> Option<Key> {
         let mut from = from;
@@ -523,6 +535,7 @@ impl Queue {
                 Place::Off if unit.wants_to_run() => return Some(key),
                 Place::Indebted => {
                     self.unlink(key, board);
+                    self.charge(now, board);
                     self.rest(key, now, board);
                 }
                 _ => {}

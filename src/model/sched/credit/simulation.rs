@@ -1,6 +1,7 @@
 //! A machine that runs the scheduler itself: CPUs with deadlines and kicks, virtual CPUs that run, sleep and misbehave.
 
 use super::*;
+use crate::time::earlier;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -13,6 +14,7 @@ pub struct Cpus {
     queues: Vec<Option<Queue>>,
     pub kicked: Vec<bool>,
     pub kicks: u64,
+    deadline: Vec<Option<u64>>,
 }
 
 impl Queues for Cpus {
@@ -35,6 +37,15 @@ impl Queues for Cpus {
     fn kick(&mut self, cpu: CpuId) {
         self.kicked[cpu.0 as usize] = true;
         self.kicks += 1;
+    }
+
+    /// Every other time as another CPU does it, which cannot set this one's timer.
+    fn look_by(&mut self, cpu: CpuId, at_ns: u64, now_ns: u64) {
+        let deadline = &mut self.deadline[cpu.0 as usize];
+        if at_ns <= now_ns || at_ns % 2 == 0 {
+            return self.kick(cpu);
+        }
+        *deadline = earlier(*deadline, Some(at_ns));
     }
 }
 
@@ -80,7 +91,6 @@ pub struct World {
     pub vcpus: Vec<Vcpu>,
     pub running: Vec<Option<usize>>,
     unsaved: Vec<Option<usize>>,
-    deadline: Vec<Option<u64>>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     pub decisions: u64,
     /// Registers are saved at once.
@@ -96,14 +106,13 @@ impl World {
         let board: &'static Board = Box::leak(Box::default());
         let queues = (0..nr_cpus).map(|cpu| Some(Queue::new(CpuId(cpu)))).collect();
         let all = nr_cpus as usize;
-        let cpus = Cpus { board, queues, kicked: vec![false; all], kicks: 0 };
+        let cpus = Cpus { board, queues, kicked: vec![false; all], kicks: 0, deadline: vec![None; all] };
         let mut world = Self {
             cpus,
             now: 0,
             vcpus: Vec::new(),
             running: vec![None; all],
             unsaved: vec![None; all],
-            deadline: vec![None; all],
             timers: BinaryHeap::new(),
             decisions: 0,
             saves_at_once: true,
@@ -183,9 +192,8 @@ impl World {
         self.schedule(cpu);
     }
 
-    pub fn yield_(&mut self, cpu: usize, n: usize) {
-        yield_(&mut self.cpus, Key(n as u32));
-        self.schedule(cpu);
+    pub fn yield_(&mut self, cpu: usize) {
+        self.decide(cpu, true);
     }
 
     pub fn save(&mut self, cpu: usize) {
@@ -196,13 +204,17 @@ impl World {
     }
 
     pub fn schedule(&mut self, cpu: usize) {
+        self.decide(cpu, false);
+    }
+
+    fn decide(&mut self, cpu: usize, yields: bool) {
         self.save(cpu);
         self.cpus.kicked[cpu] = false;
         self.decisions += 1;
-        let decision = schedule(&mut self.cpus, CpuId(cpu as u32), self.now);
+        let decision = schedule(&mut self.cpus, CpuId(cpu as u32), yields, self.now);
         let new = decision.run.map(|key| key.0 as usize);
         let old = core::mem::replace(&mut self.running[cpu], new);
-        self.deadline[cpu] = decision.until_ns;
+        self.cpus.deadline[cpu] = decision.until_ns;
         if old != new {
             self.unsaved[cpu] = old;
         }
@@ -239,7 +251,7 @@ impl World {
         let mut next = (timer, None);
         for (cpu, running) in self.running.iter().enumerate() {
             let left = running.map_or(u64::MAX, |n| self.now.saturating_add(self.vcpus[n].left));
-            let at = self.deadline[cpu].map_or(left, |deadline| deadline.max(self.now).min(left));
+            let at = self.cpus.deadline[cpu].map_or(left, |deadline| deadline.max(self.now).min(left));
             if at < next.0 {
                 next = (at, Some(cpu));
             }
@@ -308,7 +320,7 @@ impl World {
             }
             Does::Yields { .. } => {
                 self.begin(n);
-                self.yield_(cpu, n);
+                self.yield_(cpu);
             }
             Does::Nothing | Does::Spins => {}
         }
@@ -328,7 +340,7 @@ impl World {
                 let could = vcpu.hard.and(&idle);
                 let home = self.board().home(Key(n as u32)).expect("it was added");
                 let place = self.cpus.one(home, |queue| format!("{:?}", queue.units.get(Key(n as u32))));
-                let times = (self.now, self.deadline[home.0 as usize]);
+                let times = (self.now, self.cpus.deadline[home.0 as usize]);
                 assert!(could.is_empty(), "{could:?} idle beside {n}: on {home} at {times:?} {place:?}");
             }
             let home = self.board().home(Key(n as u32)).expect("it was added");
@@ -396,8 +408,8 @@ fn history(cpus: u64, vcpus: u64, decisions: u64, seed: u64) -> u64 {
                 }
             }
             9 | 10 => {
-                if let Some(n) = running {
-                    world.yield_(cpu, n)
+                if running.is_some() {
+                    world.yield_(cpu)
                 }
             }
             11 => world.pause(n),

@@ -66,7 +66,7 @@ fn a_new_one_runs_when_it_is_unpaused_and_alone_without_a_deadline() {
     assert_eq!(state(&mut world, 0), RunState::Offline);
     world.unpause(0);
     assert!(world.cpus.kicked[0]);
-    let decision = schedule(&mut world.cpus, C0, 0);
+    let decision = schedule(&mut world.cpus, C0, false, 0);
     assert_eq!(decision, Decision { run: Some(Key(0)), until_ns: None });
     assert_eq!(held_by(&world, Key(0)), Some(C0));
 }
@@ -87,7 +87,7 @@ fn a_wake_between_sleep_and_schedule_is_not_lost() {
     start(&mut world, 0);
     sleep(&mut world.cpus, Key(0));
     assert_eq!(wake(&mut world.cpus, Key(0), || 1), None);
-    assert_eq!(schedule(&mut world.cpus, C0, 2).run, Some(Key(0)));
+    assert_eq!(schedule(&mut world.cpus, C0, false, 2).run, Some(Key(0)));
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn one_runs_nowhere_else_until_it_is_saved() {
     let cpu = held_by(&world, Key(0)).expect("it runs");
     let other = if cpu == C0 { C1 } else { C0 };
     sleep(&mut world.cpus, Key(0));
-    assert_eq!(schedule(&mut world.cpus, cpu, 1).run, None);
+    assert_eq!(schedule(&mut world.cpus, cpu, false, 1).run, None);
     assert_eq!(wake(&mut world.cpus, Key(0), || 2), None);
-    assert_eq!(schedule(&mut world.cpus, other, 3).run, None);
+    assert_eq!(schedule(&mut world.cpus, other, false, 3).run, None);
     assert_eq!(held_by(&world, Key(0)), Some(cpu));
     assert_eq!(remove(&mut world.cpus, Key(0)), Err(cpu));
     saved(&mut world.cpus, Key(0), 4);
-    let found = [other, cpu].map(|cpu| schedule(&mut world.cpus, cpu, 5).run);
+    let found = [other, cpu].map(|cpu| schedule(&mut world.cpus, cpu, false, 5).run);
     assert!(found.contains(&Some(Key(0))), "{found:?}");
 }
 
@@ -111,11 +111,9 @@ fn one_runs_nowhere_else_until_it_is_saved() {
 fn one_that_yields_lets_another_go_first_or_goes_on_alone() {
     let mut world = world(1, 2);
     start(&mut world, 0);
-    yield_(&mut world.cpus, Key(0));
-    assert_eq!(schedule(&mut world.cpus, C0, 1), Decision { run: Some(Key(0)), until_ns: None });
+    assert_eq!(schedule(&mut world.cpus, C0, true, 1), Decision { run: Some(Key(0)), until_ns: None });
     world.unpause(1);
-    yield_(&mut world.cpus, Key(0));
-    assert_eq!(schedule(&mut world.cpus, C0, 2).run, Some(Key(1)));
+    assert_eq!(schedule(&mut world.cpus, C0, true, 2).run, Some(Key(1)));
 }
 
 #[test]

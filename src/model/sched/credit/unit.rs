@@ -1,7 +1,7 @@
 //! One virtual CPU as a queue has it.
 
 use super::Account;
-use super::calendar::Link;
+use super::calendar::{Link, is_before};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, RunState, Runstate};
 use alloc::boxed::Box;
@@ -17,8 +17,6 @@ pub(super) enum Place {
     Waiting,
     /// On the queue's CPU.
     Running,
-    /// Off the queue's CPU, which has not saved its registers yet.
-    Leaving,
     /// It has nothing to do and a debt, which others run off: it still counts as one that competes.
     Indebted,
     /// Its domain's cap is used up until this time in ns.
@@ -36,7 +34,6 @@ pub(super) struct Unit {
     /// Asleep because it was taken down.
     pub(super) is_down: bool,
     pub(super) pauses: u32,
-    pub(super) yields: bool,
     /// It is one of [`Account::competing`].
     pub(super) competes: bool,
     /// It was woken and has not run since.
@@ -49,10 +46,15 @@ pub(super) struct Unit {
     pub(super) may_stay: bool,
     /// It may run on another.
     pub(super) may_move: bool,
+    /// It may run on the CPU of its queue, and would rather on none that is not nearer.
+    pub(super) is_at_home: bool,
     /// When it last ran, in ns.
     pub(super) ran_at_ns: u64,
     pub(super) runstate: Runstate,
     pub(super) link: Link,
+    /// What a slice cost it, and of which account's shares and slice.
+    step: u64,
+    priced: (u64, u64),
 }
 
 impl Unit {
@@ -64,16 +66,18 @@ impl Unit {
             asleep: false,
             is_down: false,
             pauses: 1,
-            yields: false,
             competes: false,
             is_woken: false,
             hard,
             soft,
             may_stay: false,
             may_move: false,
+            is_at_home: false,
             ran_at_ns: 0,
             runstate: Runstate::new(RunState::Offline, now_ns),
             link: Link::default(),
+            step: 0,
+            priced: (0, 0),
         }
     }
 
@@ -91,17 +95,18 @@ impl Unit {
     /// It is in the queue of `cpu` from now on.
     pub(super) fn come_to(&mut self, cpu: CpuId) {
         self.may_stay = self.hard.contains(cpu);
+        self.is_at_home = self.may_stay && self.soft.contains(cpu);
         self.may_move = !self.hard.without(&CpuSet::only(cpu)).is_empty();
+    }
+
+    /// Whether it goes before others as it woke, where the `last` that does has so much virtual time.
+    pub(super) fn goes_first(&self, last: u64) -> bool {
+        self.is_woken && !is_before(last, self.spent)
     }
 
     /// Whether it is awake and not paused.
     pub(super) fn wants_to_run(&self) -> bool {
         !self.asleep && self.pauses == 0
-    }
-
-    /// Whether a CPU runs it or holds its registers.
-    pub(super) fn is_held(&self) -> bool {
-        matches!(self.place, Place::Running | Place::Leaving)
     }
 
     /// Its state when no CPU runs it.
@@ -127,9 +132,14 @@ impl Unit {
         }
     }
 
-    /// The virtual time that a whole slice costs it.
-    pub(super) fn step(&self, slice_ns: u64) -> u64 {
-        self.account.virtual_time(slice_ns)
+    /// The virtual time that a whole slice costs it, by a division only where that has changed.
+    #[inline]
+    pub(super) fn step(&mut self, slice_ns: u64) -> u64 {
+        let price = (self.account.shares(), slice_ns);
+        if self.priced != price {
+            (self.priced, self.step) = (price, self.account.virtual_time(slice_ns));
+        }
+        self.step
     }
 }
 
@@ -140,6 +150,11 @@ pub(super) struct Units(Vec<Option<Box<Unit>>>);
 impl Units {
     pub(super) fn get(&self, key: Key) -> Option<&Unit> {
         self.0.get(key.0 as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.0.get(key.0 as usize).is_some_and(Option::is_some)
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Unit> {
