@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use machine::cpu::{extended, features, idle, speculation};
+use machine::cpu::{extended, features, speculation};
 use machine::start::{self, Settings};
 use machine::{hw, mem};
 use model::config::cmdline::{Level, Levels, Options, Uart};
@@ -19,7 +19,7 @@ use sync::place::Root;
 use sync::{Cx, Once};
 
 use crate::builder::{Builder, Kernel, Progress, Source};
-use crate::{console, run, sched, time};
+use crate::{console, idle, run, sched, time};
 
 static OPTIONS: Once<Options> = Once::new();
 
@@ -92,9 +92,9 @@ pub fn run() -> ! {
     prepare_isolation();
     prepare_mitigations();
     hw::enable_this_cpu();
-    idle::prepare(options().mwait_idle);
     extended::prepare();
     start::start_others(options().maxcpus.unwrap_or(u32::MAX), run::join);
+    idle::prepare(options().mwait_idle);
     machine::pv::prepare();
     let mut cx = Cx::root();
     log::info!("{} KiB free before the first domain", crate::domain::life::free_kib());

@@ -5,10 +5,11 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
-use machine::cpu::idle;
 use machine::irq::{self, pending};
 use machine::percpu::{MAX_CPUS, this_cpu};
 use model::ids::CpuId;
+
+use crate::idle;
 
 /// What lies in cache lines of its own, as one CPU writes it often.
 #[repr(align(64))]
@@ -98,9 +99,9 @@ fn tell(cpu: CpuId, what: u32) {
 /// Sleeps until an interrupt comes, which is taken, or something is noted for this CPU.
 pub fn sleep() {
     let place = &PLACES[this_cpu().0 as usize].0;
-    let how = if idle::is_by_mwait() { SLEEPS_BY_MWAIT } else { SLEEPS_BY_HLT };
-    place.sleep.store(how, Ordering::Relaxed);
+    let by_mwait = idle::is_by_mwait();
+    place.sleep.store(if by_mwait { SLEEPS_BY_MWAIT } else { SLEEPS_BY_HLT }, Ordering::Relaxed);
     fence(Ordering::SeqCst); // pairs with the one in `tell`
-    irq::wait();
+    irq::wait(by_mwait);
     place.sleep.store(AWAKE, Ordering::Relaxed);
 }

@@ -15,6 +15,7 @@ mod events;
 mod guest_memory;
 mod hvm;
 mod hypercall;
+mod idle;
 mod pv;
 mod run;
 mod runstate;

@@ -19,7 +19,7 @@ use crate::domain::{Context, Domain, Info, Vcpu, attention, flush, life};
 use crate::hvm;
 use crate::stretch::{self, What};
 use crate::time::Due;
-use crate::{blocking, caches, console, pv, runstate, sched, time};
+use crate::{blocking, caches, console, idle, pv, runstate, sched, time};
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,7 @@ const BETWEEN_STEPS_NS: u64 = 200_000;
 pub fn join() -> ! {
     cpu::speculation::enable_this_cpu();
     hw::enable_this_cpu();
+    idle::take_part();
     main_loop()
 }
 

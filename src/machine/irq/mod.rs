@@ -97,9 +97,9 @@ pub fn notify(cpu: CpuId) {
     lapic::send(cpu, POSTED);
 }
 
-/// Sleeps until something is noted for this CPU, or an interrupt has been taken.
-pub fn wait() {
-    idle::wait_for(&PENDING[this_cpu().0 as usize].0);
+/// Sleeps until an interrupt has been taken, or, `by_mwait`, something is noted for this CPU; not at all if something is already.
+pub fn wait(by_mwait: bool) {
+    idle::wait_for(&PENDING[this_cpu().0 as usize].0, by_mwait);
 }
 
 /// Has this CPU, whose interrupts are masked, leave the guest at once when it enters.

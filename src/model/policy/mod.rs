@@ -7,6 +7,7 @@
 pub mod control;
 pub mod cpuid;
 pub mod features;
+pub mod idle;
 pub mod isolation;
 pub mod mitigation;
 pub mod msr;

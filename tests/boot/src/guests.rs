@@ -54,14 +54,26 @@ pub fn cases() -> Vec<Case> {
     all.filter(|(question, bed)| !fails_the_bed(question.name, *bed))
         .map(|(question, bed)| case(question, bed))
         .chain(BEDS.map(across))
+        .chain(BEDS.into_iter().filter(|bed| bed.is_bochs()).map(across_by_hlt))
         .collect()
 }
 
-/// Two virtual CPUs that wake each other from one CPU to another.
+/// Two virtual CPUs that wake each other from one CPU to another, while idle CPUs sleep as is found out at boot.
 fn across(bed: Bed) -> Case {
+    // QEMU's MWAIT is no sleep.
+    across_by("", bed, if bed.is_bochs() { words::MWAIT_WORKS } else { "HLT: MWAIT" })
+}
+
+/// The same where they would sleep by MWAIT and may not.
+fn across_by_hlt(bed: Bed) -> Case {
+    across_by("hlt-", bed, "HLT, as").option("mwait-idle=no")
+}
+
+fn across_by(variant: &str, bed: Bed, sleep: &str) -> Case {
     let config = "name = \"across\"\ntype = \"pvh\"\nkernel = \"guest\"\ncmdline = \"test=pairs across\"\nmemory = 64\nvcpus = 2\n";
-    Case::new(format!("guest-across-{}", bed.name()), bed)
+    Case::new(format!("guest-across-{variant}{}", bed.name()), bed)
         .cpus(2)
+        .host_says(&[&words::idle_by(sleep)])
         .text("across.cfg", config)
         .file("guest", IMAGE)
         .never("across", "FAIL ")

@@ -261,11 +261,14 @@ fn ends(bed: Bed) -> Case {
     case("ends", bed, vec![ticker, large], 2, |log| lateness(log, "ticker", 10_000)).cpus(1)
 }
 
-/// CPUs that sleep by MWAIT. One alone, which timers wake: Bochs loses wake-ups by another.
+/// One CPU alone that sleeps by MWAIT, which timers end.
 fn mwait(bed: Bed) -> Case {
     let guests =
         vec![Guest { name: "ticker", kind: "pvh", asked: "ticker period=1000".into(), vcpus: 1, more: String::new() }];
-    case("mwait", bed, guests, 2, |log| lateness(log, "ticker", 1000)).cpus(1).option("mwait-idle")
+    case("mwait", bed, guests, 2, |log| lateness(log, "ticker", 1000))
+        .cpus(1)
+        .option("mwait-idle")
+        .host_says(&[&words::idle_by("MWAIT, as")])
 }
 
 /// A domain that may run on CPUs alone which are not there.

@@ -101,6 +101,14 @@ pub fn input_to(domain: &str) -> String {
 /// The hypervisor's line when it gets the input itself.
 pub const INPUT_TO_HOST: &str = "Serial input to Euxen";
 
+/// The hypervisor's line on how idle CPUs sleep, which is `how`.
+pub fn idle_by(how: &str) -> String {
+    format!("idle CPUs sleep by {how}")
+}
+
+/// MWAIT, as all went well when two CPUs tried it.
+pub const MWAIT_WORKS: &str = "MWAIT: another CPU's write ended it";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,8 +49,8 @@ pub struct Options {
     pub dom0_max_vcpus: Option<(u32, u32)>,
     /// `dom0_vcpus_pin`: each virtual CPU of the initial domain runs on one CPU alone.
     pub dom0_vcpus_pin: bool,
-    /// `mwait-idle=`: CPUs sleep by MWAIT, where they can. Not by default, unlike in Xen: an emulator loses wake-ups.
-    pub mwait_idle: bool,
+    /// `mwait-idle=`: whether idle CPUs sleep by MWAIT; where that is found to work if not given.
+    pub mwait_idle: Option<bool>,
     /// `sched_credit_tslice_ms=`, `sched_ratelimit_us=` and `vcpu_migration_delay=`, all in their ranges.
     pub sched: Params,
     /// `spec-ctrl=`: what is done against speculation attacks.
@@ -188,7 +188,7 @@ impl Default for Options {
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: None,
             dom0_vcpus_pin: false,
-            mwait_idle: false,
+            mwait_idle: None,
             sched: Params::default(),
             spec_ctrl: SpecCtrl::default(),
             xpti: Xpti::default(),

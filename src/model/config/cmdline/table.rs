@@ -49,7 +49,7 @@ const OPTIONS: &[(&str, Kind)] = &[
     ("loglvl", Value(|o, text| levels(text).map(|levels| o.loglvl = levels), LEVELS)),
     ("maxcpus", Value(maxcpus, "must be a number from 1")),
     ("mem", Value(|o, text| size(text).map(|bytes| o.mem = Some(bytes)), SIZE)),
-    ("mwait-idle", Flag(|o, on| o.mwait_idle = on)),
+    ("mwait-idle", Flag(|o, on| o.mwait_idle = Some(on))),
     ("noreboot", Flag(|o, on| o.noreboot = on)),
     ("placeholder", Silent),
     ("pv-check", Flag(|o, on| o.pv_check = on)),
