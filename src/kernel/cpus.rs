@@ -67,10 +67,15 @@ impl Visits {
 
 /// Has a CPU ask the scheduler, and look at all else.
 pub fn kick(cpu: CpuId) {
-    tell(cpu, pending::KICK);
+    if cpu == this_cpu() {
+        irq::note(cpu, pending::KICK);
+    } else {
+        tell(cpu, pending::KICK);
+    }
 }
 
-/// Has a CPU look what there is for the virtual CPU that it runs.
+/// Has another CPU look what there is for the virtual CPU that it runs.
+#[inline(always)]
 pub fn poke(cpu: CpuId) {
     tell(cpu, pending::LOOK);
 }
@@ -83,15 +88,14 @@ pub fn notify(cpu: CpuId) {
     }
 }
 
+/// Notes something for another CPU, and interrupts it if it does not look by itself.
+#[inline(always)]
 fn tell(cpu: CpuId, what: u32) {
     irq::note(cpu, what);
-    if cpu == this_cpu() {
-        return;
-    }
-    fence(Ordering::SeqCst); // pairs with those in `entering` and `sleep`
     let place = &PLACES[cpu.0 as usize].0;
-    let is_in_guest = place.visits.load(Ordering::Relaxed) % 2 == 1;
-    if is_in_guest || place.sleep.load(Ordering::Relaxed) == SLEEPS_BY_HLT {
+    // Sequentially consistent, as the note is: the pair pairs with the fences in `entering` and `sleep`.
+    let is_in_guest = place.visits.load(Ordering::SeqCst) % 2 == 1;
+    if is_in_guest || place.sleep.load(Ordering::SeqCst) == SLEEPS_BY_HLT {
         irq::interrupt(cpu);
     }
 }

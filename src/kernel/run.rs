@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
 use machine::irq::{self, pending};
@@ -38,7 +39,7 @@ pub struct Running {
     /// Its number.
     pub id: VcpuId,
     /// Its part that others reach.
-    vcpu: Arc<Vcpu>,
+    pub vcpu: Arc<Vcpu>,
     /// Its registers.
     pub context: Box<Context>,
     /// What of the physical CPU is looked at often.
@@ -195,24 +196,39 @@ fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 /// noted for it meanwhile.
 #[inline(always)]
 pub fn begin_stay(run: &mut Running) -> bool {
-    run.here.visits.entering();
-    // Who notes something later sees this CPU in the guest, and interrupts it.
-    if run.here.pending.is_some() {
-        run.here.visits.left();
-        return false;
-    }
-    // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
-    let epoch = flush::epoch(&run.domain);
-    if run.context.tlb_epoch.replace(epoch) != epoch {
-        run.context.hw.flush();
-    }
-    true
+    let Context { hw, tlb_epoch, .. } = &mut *run.context;
+    run.here.begin_stay(&run.domain, tlb_epoch, || hw.flush())
 }
 
 /// Whether this CPU has to look at what is noted for it, beyond what there is for the virtual CPU that runs.
 #[inline(always)]
 pub fn is_wanted(run: &Running) -> bool {
-    run.here.pending.is_some() && !run.here.pending.was_a_look()
+    run.here.is_wanted()
+}
+
+impl Here {
+    /// [`begin_stay`] of a virtual CPU whose translations are of `tlb_epoch`.
+    #[inline(always)]
+    pub fn begin_stay(self, domain: &Domain, tlb_epoch: &Cell<u64>, flush: impl FnOnce()) -> bool {
+        self.visits.entering();
+        // Who notes something later sees this CPU in the guest, and interrupts it.
+        if self.pending.is_some() {
+            self.visits.left();
+            return false;
+        }
+        // What was noted until here is seen here; what is noted later comes with an interrupt, which ends the stay.
+        let epoch = flush::epoch(domain);
+        if tlb_epoch.replace(epoch) != epoch {
+            flush();
+        }
+        true
+    }
+
+    /// [`is_wanted`].
+    #[inline(always)]
+    pub fn is_wanted(self) -> bool {
+        self.pending.is_some() && !self.pending.was_a_look()
+    }
 }
 
 /// Makes this CPU have what the scheduler decided at `now_ns`. `last` is the domain whose virtual CPU it had last.

@@ -270,7 +270,18 @@ pub fn schedule<P: before::RunQueue>(cx: &mut Cx<P>, yields: bool, now_ns: u64) 
 /// It has something to do, which was written where it will look: wakes it, or has the CPU that runs it look.
 #[inline]
 pub fn wake<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    if let Some(cpu) = credit::wake(&mut Machine(cx), key, time::now)
+    has_to_look(credit::wake(&mut Machine(cx), key, time::now));
+}
+
+/// As [`wake`], where nothing has to be waited for. Says whether that was enough: not for one that sleeps.
+#[inline(always)]
+pub fn try_wake(key: Key) -> bool {
+    credit::who_has(&BOARD, key).map(has_to_look).is_ok()
+}
+
+#[inline(always)]
+fn has_to_look(cpu: Option<CpuId>) {
+    if let Some(cpu) = cpu
         && cpu != this_cpu()
     {
         cpus::poke(cpu);

@@ -130,6 +130,11 @@ pub fn find<P: before::DomainList>(cx: &mut Cx<P>, id: DomId) -> Option<Arc<Doma
     cx.lock(BY_NUMBER.get(number(id))?).0.clone()
 }
 
+/// Does something with the domain of this number, without waiting. `None` if its slot is not free, or there is none.
+pub fn try_with<R>(id: DomId, f: impl FnOnce(&Domain) -> R) -> Option<R> {
+    BY_NUMBER.get(number(id))?.try_lock()?.as_deref().map(f)
+}
+
 /// The domain that a guest names, which may only be its own: [`Errno::ESRCH`] if there is none, [`Errno::EPERM`] if it is
 /// another's.
 pub fn own_from_guest<P: before::DomainList>(cx: &mut Cx<P>, own: &Arc<Domain>, raw: u16) -> Result<(), Errno> {

@@ -8,11 +8,13 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 use abi::xen::{ArchSharedInfo, SharedInfo, VcpuInfo, VcpuTimeInfo, XEN_LEGACY_MAX_VCPUS};
 use machine::mem::{PartView, PinnedFrame, PinnedPart};
-use model::evtchn::{EvtchnPort, SharedBits};
+use model::addr::PAGE_SIZE;
+use model::evtchn::{BITS_PER_WORD, EvtchnPort, InfoBits, NR_PORTS, SharedBits};
 use model::ids::{DomId, VcpuId};
 use model::time::{TimeInfo, WallClock};
 use sync::Once;
 
+const PAGE: usize = PAGE_SIZE as usize;
 const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
 const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
 const UPCALL: usize = offset_of!(VcpuInfo, evtchn_upcall_pending);
@@ -207,97 +209,137 @@ pub fn write_time(frame: &PinnedFrame, at: usize, time: &TimeInfo) {
     version.store((version.load(Ordering::Relaxed) | 1).wrapping_add(1), Ordering::Release);
 }
 
-/// What a virtual CPU of a PV domain, which knows where its own words are, shares with it.
-pub struct Own<'a> {
+/// What a PV domain shares, to one of its virtual CPUs that knows where its own words are.
+pub struct Near<'a> {
     shared: &'a Shared,
+    page: PartView<'a, PAGE>,
+    id: VcpuId,
     words: Words<'a>,
 }
 
 impl Shared {
-    /// The same, for a virtual CPU of a PV domain that announces something to itself.
-    #[inline]
-    pub fn own<'a>(&'a self, words: Words<'a>) -> Own<'a> {
-        Own { shared: self, words }
+    /// The same, to virtual CPU `id` of a PV domain, whose own words these are.
+    #[inline(always)]
+    pub fn near<'a>(&'a self, id: VcpuId, words: Words<'a>) -> Near<'a> {
+        Near { shared: self, page: self.page(), id, words }
+    }
+
+    #[inline(always)]
+    fn page(&self) -> PartView<'_, PAGE> {
+        self.info.part(0)
+    }
+
+    #[inline(always)]
+    fn words(&self, vcpu: VcpuId) -> Option<Words<'_>> {
+        self.vcpu_info(vcpu).map(|(frame, at)| Words(frame.part(at)))
     }
 }
 
-/// Of virtual CPUs there is only the one whose words these are.
-impl SharedBits for Own<'_> {
-    #[inline]
+/// The layout is that of 64-bit guests, as PV domains are.
+impl SharedBits for Near<'_> {
+    #[inline(always)]
     fn set_pending(&self, port: EvtchnPort) -> bool {
-        set_bit(&self.shared.info, PENDING, port)
+        set_bit(self.page, PENDING, port)
     }
     #[inline]
     fn clear_pending(&self, port: EvtchnPort) {
-        clear_bit(&self.shared.info, PENDING, port);
+        clear_bit(self.page, PENDING, port);
     }
     #[inline]
     fn is_pending(&self, port: EvtchnPort) -> bool {
-        test_bit(&self.shared.info, PENDING, port)
+        test_bit(self.page, PENDING, port)
     }
-    #[inline]
+    #[inline(always)]
     fn is_masked(&self, port: EvtchnPort) -> bool {
-        test_bit(&self.shared.info, MASK, port)
+        test_bit(self.page, MASK, port)
     }
     #[inline]
     fn clear_mask(&self, port: EvtchnPort) -> bool {
-        clear_bit(&self.shared.info, MASK, port)
+        clear_bit(self.page, MASK, port)
     }
-    #[inline]
-    fn set_selector(&self, _: VcpuId, word: u32) -> bool {
+    #[inline(always)]
+    fn info_of(&self, vcpu: VcpuId) -> Option<impl InfoBits> {
+        if vcpu == self.id { Some(self.words) } else { self.shared.words(vcpu) }
+    }
+}
+
+impl InfoBits for Words<'_> {
+    #[inline(always)]
+    fn set_selector(&self, word: u32) -> bool {
         let bit = 1 << (word % u64::BITS);
-        self.words.selector().fetch_or(bit, Ordering::SeqCst) & bit != 0
+        self.selector().fetch_or(bit, Ordering::SeqCst) & bit != 0
     }
-    #[inline]
-    fn set_upcall_pending(&self, _: VcpuId) -> bool {
-        self.words.pending().swap(1, Ordering::SeqCst) != 0
+    #[inline(always)]
+    fn set_upcall_pending(&self) -> bool {
+        self.pending().swap(1, Ordering::SeqCst) != 0
     }
 }
 
 impl SharedBits for Shared {
+    #[inline]
     fn set_pending(&self, port: EvtchnPort) -> bool {
-        set_bit(&self.info, PENDING, port)
+        set_bit(self.page(), PENDING, port)
     }
     fn clear_pending(&self, port: EvtchnPort) {
-        clear_bit(&self.info, PENDING, port);
+        clear_bit(self.page(), PENDING, port);
     }
     fn is_pending(&self, port: EvtchnPort) -> bool {
-        test_bit(&self.info, PENDING, port)
+        test_bit(self.page(), PENDING, port)
     }
+    #[inline]
     fn is_masked(&self, port: EvtchnPort) -> bool {
-        test_bit(&self.info, self.masks(), port)
+        test_bit(self.page(), self.masks(), port)
     }
     fn clear_mask(&self, port: EvtchnPort) -> bool {
-        clear_bit(&self.info, self.masks(), port)
+        clear_bit(self.page(), self.masks(), port)
     }
-    fn set_selector(&self, vcpu: VcpuId, word: u32) -> bool {
-        let Some((frame, at)) = self.vcpu_info(vcpu) else { return true };
-        if self.is_32.load(Ordering::Relaxed) {
+    #[inline]
+    fn info_of(&self, vcpu: VcpuId) -> Option<impl InfoBits> {
+        self.words(vcpu).map(|words| EitherWords { words, is_32: self.is_32.load(Ordering::Relaxed) })
+    }
+}
+
+/// Words of a `vcpu_info`, in either layout.
+struct EitherWords<'a> {
+    words: Words<'a>,
+    is_32: bool,
+}
+
+impl InfoBits for EitherWords<'_> {
+    #[inline]
+    fn set_selector(&self, word: u32) -> bool {
+        if self.is_32 {
             // Our word is two of the guest's, of which it looks at both.
             let both = 3u32.checked_shl(word * 2).unwrap_or(0);
-            return frame.word(at + COMPAT_SELECTOR).fetch_or(both, Ordering::SeqCst) & both == both;
+            return self.words.0.word(COMPAT_SELECTOR).fetch_or(both, Ordering::SeqCst) & both == both;
         }
-        frame.long(at + SELECTOR).fetch_or(1 << word, Ordering::SeqCst) & 1 << word != 0
+        self.words.set_selector(word)
     }
-    fn set_upcall_pending(&self, vcpu: VcpuId) -> bool {
-        let Some((frame, at)) = self.vcpu_info(vcpu) else { return true };
-        frame.byte(at + UPCALL).swap(1, Ordering::SeqCst) != 0
+    #[inline]
+    fn set_upcall_pending(&self) -> bool {
+        self.words.set_upcall_pending()
     }
 }
 
-#[inline]
-fn set_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
-    let bit = 1 << port.bit();
-    frame.long(array + port.word() as usize * 8).fetch_or(bit, Ordering::SeqCst) & bit != 0
+/// The word with a port's bit, which is below `NR_PORTS`, in one of the arrays.
+#[inline(always)]
+fn long<'a>(page: PartView<'a, PAGE>, array: usize, port: EvtchnPort) -> &'a AtomicU64 {
+    page.long(array + (port.word() % NR_PORTS.div_ceil(BITS_PER_WORD)) as usize * 8)
 }
 
-#[inline]
-fn clear_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
+#[inline(always)]
+fn set_bit(page: PartView<'_, PAGE>, array: usize, port: EvtchnPort) -> bool {
     let bit = 1 << port.bit();
-    frame.long(array + port.word() as usize * 8).fetch_and(!bit, Ordering::SeqCst) & bit != 0
+    long(page, array, port).fetch_or(bit, Ordering::SeqCst) & bit != 0
 }
 
-#[inline]
-fn test_bit(frame: &PinnedFrame, array: usize, port: EvtchnPort) -> bool {
-    frame.long(array + port.word() as usize * 8).load(Ordering::SeqCst) & 1 << port.bit() != 0
+#[inline(always)]
+fn clear_bit(page: PartView<'_, PAGE>, array: usize, port: EvtchnPort) -> bool {
+    let bit = 1 << port.bit();
+    long(page, array, port).fetch_and(!bit, Ordering::SeqCst) & bit != 0
+}
+
+#[inline(always)]
+fn test_bit(page: PartView<'_, PAGE>, array: usize, port: EvtchnPort) -> bool {
+    long(page, array, port).load(Ordering::SeqCst) & 1 << port.bit() != 0
 }

@@ -1,8 +1,7 @@
-//! What a PV virtual CPU is given before it enters the guest: NMIs and event-channel upcalls.
+//! What a PV virtual CPU is given before it enters the guest: NMIs, and event-channel upcalls where [`super::stay`] cannot.
 
 use core::sync::atomic::Ordering;
 
-use model::pv::frame::Handler;
 use model::regs::vector;
 use sync::Cx;
 use sync::place::Root;
@@ -13,16 +12,18 @@ use crate::domain::life::{self, Death};
 use crate::run::{Next, Running};
 use crate::updown;
 
-/// Before each entry: starts and stops, then the most urgent event.
+/// Before each stay: starts and stops, then an NMI. Upcalls come within the stay.
 #[inline]
 pub fn prepare(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
-    if run.vcpu().attention.load(Ordering::Relaxed) != 0 {
-        match look(cx, run) {
-            Ok(Next::Enter) => {}
-            Ok(Next::Schedule) => return Next::Schedule,
-            Err(why) => return end(cx, run, why),
-        }
+    if run.vcpu().attention.load(Ordering::Relaxed) == 0 {
+        return Next::Enter;
     }
+    look(cx, run).unwrap_or_else(|why| end(cx, run, why))
+}
+
+/// An upcall that could not be delivered within the stay: by now it can, or it ends the domain.
+#[cold]
+pub fn deliver(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     if run.info.as_ref().is_some_and(|info| info.words().is_upcall_due())
         && let Err(why) = upcall(run)
     {
@@ -72,11 +73,11 @@ fn nmi(run: &mut Running) -> Result<(), Death> {
 
 /// The upcall of event channels: with further ones masked.
 fn upcall(run: &mut Running) -> Result<(), Death> {
-    let address = run.context.pv().callbacks.event;
-    if address == 0 {
+    let handler = run.context.pv().upcall();
+    if handler.address == 0 {
         return Err(Death::NoCallback { which: "event" });
     }
-    bounce::bounce(run, Bounce::to(Handler { address, masks_events: true }))
+    bounce::bounce(run, Bounce::to(handler))
 }
 
 /// Lets upcalls through (`SCHEDOP_block`, HLT).

@@ -135,6 +135,12 @@ impl PvContext {
         Self::handler(&self.traps[usize::from(vector)])
     }
 
+    /// The upcall of event channels, with further ones masked.
+    #[inline]
+    pub fn upcall(&self) -> Handler {
+        Handler { address: self.callbacks.event, masks_events: true }
+    }
+
     /// The guest's handler by its entry in the virtual IDT.
     #[inline]
     pub fn handler(trap: &abi::pv_vcpu::TrapInfo) -> Handler {

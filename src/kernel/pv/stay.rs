@@ -2,13 +2,16 @@
 //!
 //! A stay ends with an interrupt: what happens elsewhere meanwhile, a flush that this CPU must join or an event for the
 //! guest, comes with one, which the processor takes as soon as the guest goes on. So what touches only what this CPU has, and
-//! the guest's memory by the guest's own translations, can be done without leaving: the guest's exceptions and system
-//! calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do little: what touches a
-//! single entry of a page table, its own timer, an event for itself, a piece of a line on the console; or several of these.
-//! Nothing here waits, nor for a lock. `exit`, `emulate` and the table of hypercalls do all else, and these where something
-//! is special: then nothing has been done here.
+//! the guest's memory by the guest's own translations, can be done without leaving: the upcall of event channels, the guest's
+//! exceptions and system calls, its IRET, the commonest privileged instructions ([`super::quick`]), and hypercalls that do little:
+//! what touches a single entry of a page table, its own timer, an event, a piece of a line on the console; or several of these.
+//! Nothing here waits, nor for a lock: one that sleeps is woken when the stay has ended. `exit`, `emulate` and the table of
+//! hypercalls do all else, and these where something is special: then nothing has been done here.
 
+use alloc::sync::Arc;
+use core::cell::Cell;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use abi::errno::Errno;
 use abi::event_channel::EVTCHNOP_SEND;
@@ -18,7 +21,9 @@ use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
 use abi::xen::{CONSOLEIO_WRITE, MulticallEntry, VMASST_TYPE_WRITABLE_PAGETABLES};
 use machine::exit::Kind;
-use machine::pv::{Vcpu, cause};
+use machine::irq;
+use machine::pv::{Attendant, Vcpu, cause};
+use machine::virt::Virt;
 use model::addr::GuestVirt;
 use model::evtchn::EvtchnPort;
 use model::ids::VcpuId;
@@ -34,9 +39,10 @@ use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
-use crate::domain::{Context, Remembered};
+use crate::domain::{self, Context, Remembered};
+use crate::events::{Owed, finish, try_send};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
-use crate::run::{Next, Running, begin_stay, is_wanted};
+use crate::run::{Here, Next, Running, begin_stay, is_wanted};
 use crate::{sched, stretch};
 
 /// What follows when the guest has left.
@@ -44,7 +50,11 @@ use crate::{sched, stretch};
 enum Then {
     /// What it left for is done: it goes on.
     Again,
-    /// What it left for is done: it goes on after a look at what there may be for it.
+    /// The rest of an event that it has sent is to be done; then it goes on.
+    Finish,
+    /// An interrupt has ended the stay.
+    Interrupted,
+    /// What it left for is done, but an upcall that is due cannot be delivered here.
     Look,
     /// A hypercall is to be done.
     Call,
@@ -77,15 +87,17 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 /// One stay. The CPU has entered the guest in the sense of the flush protocol, and has left it afterwards.
 #[inline(always)]
 fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
-    let Context { hw, regs, pv, extended, hypercalls, .. } = &mut *run.context;
+    let Context { hw, regs, pv, extended, hypercalls, tlb_epoch, .. } = &mut *run.context;
     let (Some(info), Some(pv)) = (&run.info, pv) else {
         run.here.visits.left();
         return exit::die_without_info(cx, run);
     };
     let scene = Scene::new(&run.domain, info.words(), pv);
-    let mut stay = Stay { scene, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
+    let owed = Cell::new(None);
+    let outside = Outside { here: &run.here, vcpu: &run.vcpu, tlb_epoch, owed: &owed };
+    let stay = Stay { scene, outside, id: run.id, xcr0: extended.xcr0(), calls: hypercalls };
     stretch::end();
-    let then = hw.pv_mut().run_with(regs, |vcpu, regs| stay.left(vcpu, regs));
+    let then = hw.pv_mut().run_with(regs, stay);
     stretch::begin();
     let then = match then {
         Ok(then) => then,
@@ -95,9 +107,23 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         }
     };
     match then {
-        Then::Again | Then::Look => {
+        Then::Again => {
             run.here.visits.left();
             Next::Enter
+        }
+        // It has left already.
+        Then::Interrupted => Next::Enter,
+        Then::Finish => {
+            run.here.visits.left();
+            run.vcpu().exits.count(Kind::Hypercall);
+            if let Some(owed) = owed.take() {
+                finish(cx, owed);
+            }
+            Next::Enter
+        }
+        Then::Look => {
+            run.here.visits.left();
+            events::deliver(cx, run)
         }
         Then::Call => {
             run.here.visits.left();
@@ -116,30 +142,44 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
 /// What of a virtual CPU is at hand during a stay.
 struct Stay<'a> {
     scene: Scene<'a>,
+    outside: Outside<'a>,
     id: VcpuId,
     xcr0: u64,
     calls: &'a mut Remembered,
 }
 
-impl Stay<'_> {
-    /// The guest has left.
+/// What of a virtual CPU is looked at when a stay ends.
+#[derive(Clone, Copy)]
+struct Outside<'a> {
+    here: &'a Here,
+    vcpu: &'a Arc<domain::Vcpu>,
+    tlb_epoch: &'a Cell<u64>,
+    /// What is left of an event that it has sent.
+    owed: &'a Cell<Option<Owed>>,
+}
+
+impl Attendant for Stay<'_> {
+    type Then = Then;
+
+    /// Upcalls: the guest may have let them in since it entered, or sent itself one.
+    #[inline(always)]
+    fn before(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Option<Then> {
+        if !self.scene.info.is_upcall_due() {
+            return None;
+        }
+        let handler = self.scene.pv.upcall();
+        (!self.enter(vcpu, regs, handler, None)).then_some(Then::Look)
+    }
+
     #[inline(always)]
     fn left(&mut self, vcpu: &mut Vcpu, mut regs: PvRegs<'_>) -> Option<Then> {
         let regs = &mut regs;
         let then = if regs.vector == cause::SYSCALL { self.called(vcpu, regs) } else { self.trapped(vcpu, regs) };
-        if then != Then::Again {
-            return Some(then);
-        }
-        // The guest may have let events in since it entered, or sent one.
-        if self.scene.info.is_upcall_due() {
-            upcall(&self.scene, vcpu, regs);
-            if self.scene.info.is_upcall_due() {
-                return Some(Then::Look);
-            }
-        }
-        None
+        (then != Then::Again).then_some(then)
     }
+}
 
+impl Stay<'_> {
     /// SYSCALL, by the guest's kernel or its user mode.
     #[inline(always)]
     fn called(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Then {
@@ -161,19 +201,24 @@ impl Stay<'_> {
             return self.go_back(vcpu, regs);
         }
         match self.call(vcpu, number, [first, regs.rsi, regs.rdx, regs.r10]) {
-            Some(result) => {
-                self.calls.note_quick(number, first);
-                regs.set_rax(result);
-                Then::Again
-            }
+            Some(result) => self.done(regs, result),
             None if number == nr::MULTICALL => multicall(self.reborrow(), vcpu, regs.reborrow()),
+            None if number == nr::EVENT_CHANNEL_OP && first as u32 == EVTCHNOP_SEND => self.send(regs),
             None => Then::Call,
         }
     }
 
+    /// A hypercall has been done.
+    #[inline(always)]
+    fn done(&mut self, regs: &mut PvRegs<'_>, result: u64) -> Then {
+        self.calls.note_quick(regs.rax, regs.rdi);
+        regs.set_rax(result);
+        Then::Again
+    }
+
     #[inline(always)]
     fn reborrow(&mut self) -> Stay<'_> {
-        Stay { scene: self.scene.reborrow(), id: self.id, xcr0: self.xcr0, calls: self.calls }
+        Stay { scene: self.scene.reborrow(), calls: self.calls, ..*self }
     }
 
     /// Hypercalls that do little, none of which has more arguments. `None`, and nothing has been done, for others.
@@ -199,7 +244,7 @@ impl Stay<'_> {
             }
             nr::SET_TIMER_OP => vcpu_op::try_set_timer(self.scene.domain, self.id, first)?,
             nr::SCHED_OP if first as u32 == SCHEDOP_YIELD && sched::is_alone() => 0,
-            nr::EVENT_CHANNEL_OP if first as u32 == EVTCHNOP_SEND => self.send(second)?,
+            nr::EVENT_CHANNEL_OP | nr::MULTICALL => return None,
             nr::CONSOLE_IO if first as u32 == CONSOLEIO_WRITE => {
                 console_io::try_write(self.scene.domain, second, third)?
             }
@@ -238,28 +283,22 @@ fn multicall(mut stay: Stay<'_>, vcpu: &mut Vcpu, mut regs: PvRegs<'_>) -> Then 
     Then::Again
 }
 
-/// The upcall of event channels, which is due. If it fails it stays due, and is looked at outside.
-#[inline(always)]
-fn upcall(scene: &Scene<'_>, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) {
-    let handler = Handler { address: scene.pv.callbacks.event, masks_events: true };
-    if handler.address != 0 {
-        let _ = scene.enter(vcpu, regs, Bounce::to(handler));
-    }
-}
-
 /// Vectors below 32 that are the guest's own and come with no error code: all but `#DB`, NMI, `#UD`, `#NM`, `#DF` and `#MC`.
 const PLAIN: u64 = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 19;
 /// Those that come with one: `#TS`, `#NP`, `#SS`, `#AC`.
 const WITH_ERROR: u64 = 1 << 10 | 1 << 11 | 1 << 12 | 1 << 17;
 
 impl Stay<'_> {
-    /// `EVTCHNOP_send` to itself. `None`, and nothing has been done, where others have to know.
+    /// `EVTCHNOP_send`.
     #[inline(always)]
-    fn send(&mut self, at: u64) -> Option<u64> {
-        let port = EvtchnPort::new(machine::pv::read_half(GuestVirt::new(at))?);
+    fn send(&mut self, regs: &mut PvRegs<'_>) -> Then {
         let Scene { domain, info, .. } = self.scene;
-        domain.channels.try_lock()?.send_to_self(port, self.id, &domain.shared.own(info))?;
-        Some(0)
+        let Some(port) = machine::pv::read_half(GuestVirt::new(regs.rsi)) else { return Then::Call };
+        let owed = self.outside.owed;
+        let Some(sent) = try_send(domain, self.id, info, EvtchnPort::new(port), owed) else { return Then::Call };
+        let is_done = owed.get().is_none();
+        self.done(regs, sent.err().map_or(0, |error| Errno::from(error).to_rax()));
+        if is_done { Then::Again } else { Then::Finish }
     }
 
     /// IRET.
@@ -295,11 +334,30 @@ impl Stay<'_> {
                 Quick::Own => self.bounce(vcpu, regs, vector::UD, None),
                 Quick::Special => Then::Leave,
             },
+            0x80 => self.bounce(vcpu, regs, 0x80, None),
+            n @ 32..=255 => self.interrupted(vcpu, n as u8),
             n if n < 64 && PLAIN >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, None),
             n if n < 64 && WITH_ERROR >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, Some(error)),
-            0x80 => self.bounce(vcpu, regs, 0x80, None),
             _ => Then::Leave,
         }
+    }
+
+    /// An interrupt: the stay ends, and if nothing but an event has come the next begins.
+    #[inline(always)]
+    fn interrupted(&mut self, vcpu: &mut Vcpu, vector: u8) -> Then {
+        irq::dispatch(vector);
+        let Outside { here, vcpu: shared, tlb_epoch, .. } = self.outside;
+        here.visits.left();
+        shared.exits.count(Kind::Host);
+        stretch::end();
+        stretch::begin();
+        if here.is_wanted()
+            || shared.attention.load(Ordering::Relaxed) != 0
+            || !here.begin_stay(self.scene.domain, tlb_epoch, || vcpu.flush())
+        {
+            return Then::Interrupted;
+        }
+        Then::Again
     }
 
     /// The guest's kernel gets an exception.

@@ -59,6 +59,7 @@ fn read(offset: u32) -> u32 {
     unsafe { PAGE.load(Ordering::Relaxed).add(offset as usize).cast::<u32>().read_volatile() }
 }
 
+#[inline]
 fn write(offset: u32, value: u32) {
     if IS_X2APIC.load(Ordering::Relaxed) {
         // SAFETY: x2APIC is on; the registers change interrupts alone.
@@ -89,6 +90,7 @@ pub fn address() -> u64 {
 }
 
 /// Whether the APICs are used as x2APICs.
+#[inline]
 pub fn is_x2apic() -> bool {
     IS_X2APIC.load(Ordering::Relaxed)
 }
@@ -127,6 +129,7 @@ pub fn id() -> u32 {
 }
 
 /// The APIC id of a CPU that [`enable`] has run on.
+#[inline]
 pub fn id_of(cpu: CpuId) -> u32 {
     IDS[cpu.0 as usize].load(Ordering::Acquire)
 }
@@ -137,12 +140,18 @@ pub fn end_of_interrupt() {
     write(register::EOI, 0);
 }
 
+#[inline(always)]
 fn command(destination: u32, low: u32) {
     if is_x2apic() {
         // SAFETY: sends an interrupt, which the receiver's handlers expect.
         unsafe { msr::write(0x830, u64::from(destination) << 32 | u64::from(low)) };
         return;
     }
+    command_by_page(destination, low);
+}
+
+#[inline(never)]
+fn command_by_page(destination: u32, low: u32) {
     while read(register::ICR) & ICR_PENDING != 0 {
         cpu::relax();
     }
@@ -151,6 +160,7 @@ fn command(destination: u32, low: u32) {
 }
 
 /// Interrupts another CPU.
+#[inline(always)]
 pub fn send(cpu: CpuId, vector: u8) {
     command(id_of(cpu), u32::from(vector) | ICR_ASSERT);
 }

@@ -75,19 +75,22 @@ impl Pending {
         self.0.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether there is nothing but [`pending::LOOK`], which is taken back.
-    #[cold]
+    /// Whether there is nothing but [`pending::LOOK`], which is taken back then.
+    #[inline]
     pub fn was_a_look(self) -> bool {
-        self.0.fetch_and(!pending::LOOK, Ordering::Acquire) & !pending::LOOK == 0 // pairs with `note`
+        self.0.compare_exchange(pending::LOOK, 0, Ordering::Acquire, Ordering::Relaxed).is_ok() // pairs with `note`
     }
 }
 
-/// Notes something for a CPU without interrupting it.
+/// Notes something for a CPU without interrupting it. Sequentially consistent: who then looks, so too, where that CPU is needs no
+/// fence between.
+#[inline]
 pub fn note(cpu: CpuId, what: u32) {
-    PENDING[cpu.0 as usize].0.fetch_or(what, Ordering::Release); // pairs with `take_pending`
+    PENDING[cpu.0 as usize].0.fetch_or(what, Ordering::SeqCst); // its release pairs with `take_pending`
 }
 
 /// Interrupts another CPU, which then looks at what is noted for it.
+#[inline]
 pub fn interrupt(cpu: CpuId) {
     lapic::send(cpu, NUDGE);
 }
@@ -108,6 +111,7 @@ pub fn nudge() {
 }
 
 /// The handler of every interrupt vector.
+#[inline]
 pub fn dispatch(vector: u8) {
     let what = match vector {
         TIMER => pending::TIMER,

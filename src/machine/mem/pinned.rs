@@ -34,6 +34,7 @@ impl PinnedFrame {
         self.0
     }
 
+    #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE as usize), "an access within the page");
         layout::direct(self.0.base()).wrapping_add(offset)
@@ -86,6 +87,13 @@ impl PinnedFrame {
         unsafe { AtomicU64::from_ptr(at.cast()) }
     }
 
+    /// `LEN` bytes from `offset`, a multiple of 8, on.
+    #[inline(always)]
+    pub fn part<const LEN: usize>(&self, offset: usize) -> PartView<'_, LEN> {
+        assert!(offset.is_multiple_of(8), "an aligned part");
+        PartView { at: self.at(offset, LEN), _part: PhantomData }
+    }
+
     /// Reads the 64-bit word at `offset`, a multiple of 8, at once.
     pub fn read_long(&self, offset: usize) -> u64 {
         self.long(offset).load(Ordering::Relaxed)
@@ -104,8 +112,7 @@ unsafe impl<const LEN: usize> Send for PinnedPart<LEN> {}
 impl<const LEN: usize> PinnedPart<LEN> {
     /// The bytes from `offset`, a multiple of 8, on.
     pub fn new(frame: PinnedFrame, offset: usize) -> Self {
-        assert!(offset.is_multiple_of(8), "an aligned part");
-        Self { at: frame.at(offset, LEN), _frame: frame }
+        Self { at: frame.part::<LEN>(offset).at, _frame: frame }
     }
 
     /// The same for a while, as a pointer alone.
@@ -115,11 +122,11 @@ impl<const LEN: usize> PinnedPart<LEN> {
     }
 }
 
-/// See [`PinnedPart::view`].
+/// See [`PinnedPart::view`] and [`PinnedFrame::part`].
 #[derive(Clone, Copy)]
 pub struct PartView<'a, const LEN: usize> {
     at: *mut u8,
-    _part: PhantomData<&'a PinnedPart<LEN>>,
+    _part: PhantomData<&'a PinnedFrame>,
 }
 
 impl<'a, const LEN: usize> PartView<'a, LEN> {
@@ -129,6 +136,14 @@ impl<'a, const LEN: usize> PartView<'a, LEN> {
         assert!(offset < LEN, "a byte of the part");
         // SAFETY: it lies in the frame, which lives as long as the part, and is used by atomic accesses alone.
         unsafe { AtomicU8::from_ptr(self.at.add(offset)) }
+    }
+
+    /// The 32-bit word at `offset` of the part, a multiple of 4, to be used atomically.
+    #[inline(always)]
+    pub fn word(self, offset: usize) -> &'a AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= LEN, "an aligned word of the part");
+        // SAFETY: as above.
+        unsafe { AtomicU32::from_ptr(self.at.add(offset).cast()) }
     }
 
     /// The 64-bit word at `offset`, a multiple of 8, to be used atomically.

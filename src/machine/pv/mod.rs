@@ -25,6 +25,7 @@ pub use copy::{
     clear, copy_from, copy_to, is_guests, read_half, read1, read2, read3, read8, read9, write_frame,
     write_frame_with_error, write_words, write1, write2, write3,
 };
+pub use run::Attendant;
 pub use space::{GDT_PAGES, LDT_PAGES, Space, Table};
 pub use switch::forget_translations;
 

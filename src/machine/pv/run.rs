@@ -13,6 +13,16 @@ use crate::{irq, panic};
 /// Vectors below 32 with an error code (SDM 3A table 6-1; APM 2 table 8-1).
 const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 3 << 29;
 
+/// Does what it can for a guest between two entries. While it answers `None` the guest goes on.
+pub trait Attendant {
+    /// What follows when the guest does not go on.
+    type Then;
+    /// The guest is about to be entered.
+    fn before(&mut self, vcpu: &mut Vcpu, regs: &mut PvRegs<'_>) -> Option<Self::Then>;
+    /// The guest has left.
+    fn left(&mut self, vcpu: &mut Vcpu, regs: PvRegs<'_>) -> Option<Self::Then>;
+}
+
 impl Vcpu {
     /// [`crate::virt::Virt::run`].
     #[inline]
@@ -24,24 +34,31 @@ impl Vcpu {
         self.decode(regs)
     }
 
-    /// Runs the guest until it leaves for something that `quick` does not do: as long as that is `None` it goes on. The
-    /// cause is in [`Regs::vector`]: that of an exception or interrupt, or one of [`super::cause`]; [`Vcpu::exit`] tells it.
-    /// `Err` if that has been told already.
+    /// Runs the guest until `attendant` says what follows. What it left for is in [`Regs::vector`]: the vector of an exception
+    /// or interrupt, or one of [`super::cause`]; [`Vcpu::exit`] tells it. `Err` if that has been told already.
     #[inline(always)]
-    pub fn run_with<T>(
-        &mut self,
-        regs: &mut Regs,
-        mut quick: impl FnMut(&mut Self, PvRegs<'_>) -> Option<T>,
-    ) -> Result<T, Exit> {
+    pub fn run_with<A: Attendant>(&mut self, regs: &mut Regs, mut attendant: A) -> Result<A::Then, Exit> {
         if core::ptr::from_mut(regs) as u64 != self.ready {
-            return Err(self.run_slowly(regs));
+            return self.run_with_slowly(regs, attendant);
         }
         let mut regs = PvRegs::new(regs);
         loop {
-            self.enter(&mut regs);
-            if let Some(then) = quick(self, regs.reborrow()) {
+            if let Some(then) = attendant.before(self, &mut regs) {
                 return Ok(then);
             }
+            self.enter(&mut regs);
+            if let Some(then) = attendant.left(self, regs.reborrow()) {
+                return Ok(then);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_with_slowly<A: Attendant>(&mut self, regs: &mut Regs, mut attendant: A) -> Result<A::Then, Exit> {
+        match attendant.before(self, &mut PvRegs::new(regs)) {
+            Some(then) => Ok(then),
+            None => Err(self.run_slowly(regs)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A guest's shared words in plain memory, for the tests.
 
-use super::{EvtchnPort, SharedBits};
+use super::{EvtchnPort, InfoBits, SharedBits};
 use crate::ids::VcpuId;
 use core::cell::RefCell;
 use std::collections::BTreeSet;
@@ -49,10 +49,22 @@ impl SharedBits for Fake {
     fn clear_mask(&self, port: EvtchnPort) -> bool {
         self.0.borrow_mut().masked.remove(&port.raw())
     }
-    fn set_selector(&self, vcpu: VcpuId, word: u32) -> bool {
-        !self.0.borrow_mut().selected.insert((vcpu.0, word))
+    fn info_of(&self, vcpu: VcpuId) -> Option<impl InfoBits> {
+        Some(Info { words: &self.0, vcpu: vcpu.0 })
     }
-    fn set_upcall_pending(&self, vcpu: VcpuId) -> bool {
-        !self.0.borrow_mut().upcall.insert(vcpu.0)
+}
+
+/// One virtual CPU's part.
+struct Info<'a> {
+    words: &'a RefCell<Words>,
+    vcpu: u32,
+}
+
+impl InfoBits for Info<'_> {
+    fn set_selector(&self, word: u32) -> bool {
+        !self.words.borrow_mut().selected.insert((self.vcpu, word))
+    }
+    fn set_upcall_pending(&self) -> bool {
+        !self.words.borrow_mut().upcall.insert(self.vcpu)
     }
 }

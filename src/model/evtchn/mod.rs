@@ -173,8 +173,7 @@ impl Wake {
 ///
 /// Every operation is one atomic access to one word in guest-shared memory, sequentially consistent: a guest that
 /// clears its upcall flag and then reads the selector must not miss a bit set in the other order. Ports are below
-/// [`NR_PORTS`], virtual CPUs below the number the table was made for; a virtual CPU that has no `vcpu_info` yet
-/// answers `true` to both `set_` operations on it.
+/// [`NR_PORTS`], virtual CPUs below the number the table was made for.
 pub trait SharedBits {
     /// Sets the port's bit in `evtchn_pending`; answers what it was.
     fn set_pending(&self, port: EvtchnPort) -> bool;
@@ -186,10 +185,16 @@ pub trait SharedBits {
     fn is_masked(&self, port: EvtchnPort) -> bool;
     /// Clears the port's bit in `evtchn_mask`; answers what it was.
     fn clear_mask(&self, port: EvtchnPort) -> bool;
-    /// Sets bit `word` (below 64) in the virtual CPU's `evtchn_pending_sel`; answers what it was.
-    fn set_selector(&self, vcpu: VcpuId, word: u32) -> bool;
-    /// Sets the virtual CPU's `evtchn_upcall_pending`; answers what it was.
-    fn set_upcall_pending(&self, vcpu: VcpuId) -> bool;
+    /// The `vcpu_info` of a virtual CPU; `None` if it has none yet.
+    fn info_of(&self, vcpu: VcpuId) -> Option<impl InfoBits>;
+}
+
+/// The words of one `vcpu_info`, as [`SharedBits`].
+pub trait InfoBits {
+    /// Sets bit `word` (below 64) in `evtchn_pending_sel`; answers what it was.
+    fn set_selector(&self, word: u32) -> bool;
+    /// Sets `evtchn_upcall_pending`; answers what it was.
+    fn set_upcall_pending(&self) -> bool;
 }
 
 /// Whether one VIRQ serves the whole domain (bound on virtual CPU 0, movable) or each virtual CPU has its own.

@@ -33,10 +33,12 @@ impl VcpuSet {
         self.0 & Self::bit(vcpu) != 0
     }
     /// Whether it has none.
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
     /// Its members in order.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
         let mut rest = self.0;
         core::iter::from_fn(move || {
@@ -67,6 +69,7 @@ impl Default for Pollers {
 
 impl Pollers {
     /// Whether nobody polls.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.polling.is_empty()
     }

@@ -1,7 +1,7 @@
 //! How an event travels: from a port, a VIRQ or a service to the bits that a virtual CPU looks at.
 
 use super::table::State;
-use super::{BITS_PER_WORD, Channels, Error, EvtchnPort, NR_VIRQS, Peer, SharedBits, Wake, virq_is_global};
+use super::{BITS_PER_WORD, Channels, Error, EvtchnPort, InfoBits, NR_VIRQS, Peer, SharedBits, Wake, virq_is_global};
 use crate::ids::VcpuId;
 
 /// What became of an event that a guest sent.
@@ -33,21 +33,19 @@ impl Channels {
         }
     }
 
-    /// [`Self::send`] by `sender` to a port of its own. `None`, and nothing has been done, where somebody else has to hear of it.
-    #[inline]
-    pub fn send_to_self(&mut self, port: EvtchnPort, sender: VcpuId, bits: &impl SharedBits) -> Option<()> {
+    /// [`Self::send`] to a port by which a domain's virtual CPUs interrupt each other, and whom that calls up. `None`, and nothing
+    /// has been done, for others, and where somebody polls.
+    #[inline(always)]
+    pub fn send_ipi(&mut self, port: EvtchnPort, bits: &impl SharedBits) -> Option<Option<VcpuId>> {
         let channel = self.channel(port).ok()?;
-        if channel.state != State::Ipi || channel.vcpu != sender || !self.pollers.is_empty() {
+        if channel.state != State::Ipi || !self.pollers.is_empty() {
             return None;
         }
-        if !bits.set_pending(port) && !bits.is_masked(port) {
-            // Whom that calls up is awake.
-            announce(port, sender, bits);
-        }
-        Some(())
+        Some(if bits.set_pending(port) { None } else { announce_unmasked(port, channel.vcpu, bits) })
     }
 
     /// The second half of [`Sent::There`]: our port `at` is notified, if it still belongs to the sender's connection.
+    #[inline]
     pub fn deliver(&mut self, at: Peer, from: Peer, bits: &impl SharedBits) -> Wake {
         if self.connected(at.port, from).is_none() {
             return Wake::NONE;
@@ -89,14 +87,16 @@ impl Channels {
 
     /// Announces every word to `vcpu`, whose `vcpu_info` has just moved, so that nothing is lost.
     pub fn announce_all(&self, vcpu: VcpuId, bits: &impl SharedBits) -> Wake {
+        let Some(info) = bits.info_of(vcpu) else { return Wake::NONE };
         for word in 0..BITS_PER_WORD {
-            bits.set_selector(vcpu, word);
+            info.set_selector(word);
         }
-        let was = bits.set_upcall_pending(vcpu);
+        let was = info.set_upcall_pending();
         Wake { upcall: (!was).then_some(vcpu), ..Wake::NONE }
     }
 
     /// Makes an open port pending.
+    #[inline]
     pub(super) fn raise(&mut self, port: EvtchnPort, bits: &impl SharedBits) -> Wake {
         let Ok(channel) = self.channel(port) else {
             return Wake::NONE;
@@ -105,16 +105,20 @@ impl Channels {
         if bits.set_pending(port) {
             return Wake::NONE;
         }
-        let upcall = if bits.is_masked(port) { None } else { announce(port, vcpu, bits) };
+        let upcall = announce_unmasked(port, vcpu, bits);
         Wake { upcall, pollers: self.pollers.wake(port), service: None }
     }
 }
 
+/// Announces a pending port, if it is not masked. Answers whom to call up.
+#[inline(always)]
+fn announce_unmasked(port: EvtchnPort, vcpu: VcpuId, bits: &impl SharedBits) -> Option<VcpuId> {
+    if bits.is_masked(port) { None } else { announce(port, vcpu, bits) }
+}
+
 /// Selector, then upcall flag: the guest clears them in the opposite order. Answers whom to call up.
-#[inline]
+#[inline(always)]
 fn announce(port: EvtchnPort, vcpu: VcpuId, bits: &impl SharedBits) -> Option<VcpuId> {
-    if bits.set_selector(vcpu, port.word()) || bits.set_upcall_pending(vcpu) {
-        return None;
-    }
-    Some(vcpu)
+    let info = bits.info_of(vcpu)?;
+    (!info.set_selector(port.word()) && !info.set_upcall_pending()).then_some(vcpu)
 }

@@ -234,15 +234,18 @@ impl Channels {
         Err(Error::Unsupported)
     }
 
+    #[inline]
     pub(super) fn channel(&self, port: EvtchnPort) -> Result<&Channel, Error> {
         self.ports.get(port.raw() as usize).ok_or(Error::BadPort)
     }
 
+    #[inline]
     pub(super) fn channel_mut(&mut self, port: EvtchnPort) -> Result<&mut Channel, Error> {
         self.ports.get_mut(port.raw() as usize).ok_or(Error::BadPort)
     }
 
     /// The port, if it is an end of the connection whose other end is `from`.
+    #[inline]
     pub(super) fn connected(&mut self, port: EvtchnPort, from: Peer) -> Option<&mut Channel> {
         self.channel_mut(port).ok().filter(|channel| channel.state == State::Interdomain(from))
     }

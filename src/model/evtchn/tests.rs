@@ -326,17 +326,20 @@ fn fifo_event_channels_are_not_built() {
 }
 
 #[test]
-fn a_virtual_cpu_sends_to_itself_what_nobody_else_has_to_hear_of() {
+fn an_ipi_says_whom_it_calls_up_unless_somebody_polls() {
     let (mut t, bits) = (table(1), Fake::default());
-    let (own, others, unbound) = (t.bind_ipi(V0).unwrap(), t.bind_ipi(V1).unwrap(), t.alloc_unbound(DomId(0)).unwrap());
-    for port in [others, unbound, EvtchnPort::new(0), EvtchnPort::new(77)] {
-        assert_eq!(t.send_to_self(port, V0, &bits), None, "{port:?}");
-        assert!(!bits.is_pending(port));
+    let (port, unbound) = (t.bind_ipi(V1).unwrap(), t.alloc_unbound(DomId(0)).unwrap());
+    for other in [unbound, EvtchnPort::new(0), EvtchnPort::new(77)] {
+        assert_eq!(t.send_ipi(other, &bits), None, "{other:?}");
+        assert!(!bits.is_pending(other));
     }
-    assert_eq!(t.send_to_self(own, V0, &bits), Some(()));
-    assert!(bits.is_pending(own) && bits.set_upcall_pending(V0));
-    bits.clear_pending(own);
-    assert_eq!(t.poll(V1, &[own], &bits), Ok(true));
-    assert_eq!(t.send_to_self(own, V0, &bits), None);
-    assert!(!bits.is_pending(own));
+    assert_eq!(t.send_ipi(port, &bits), Some(Some(V1)));
+    assert_eq!(t.send_ipi(port, &bits), Some(None));
+    assert_eq!(bits.take_upcall(V1.0), [port.raw()]);
+    bits.mask(port);
+    assert_eq!(t.send_ipi(port, &bits), Some(None));
+    bits.clear_pending(port);
+    assert_eq!(t.poll(V0, &[port], &bits), Ok(true));
+    assert_eq!(t.send_ipi(port, &bits), None);
+    assert!(!bits.is_pending(port));
 }

@@ -171,13 +171,27 @@ pub fn remove<Q: Queues>(queues: &mut Q, key: Key) -> Result<(), CpuId> {
 /// what it is to do. One that does not sleep is left alone, without a lock.
 #[inline]
 pub fn wake<Q: Queues>(queues: &mut Q, key: Key, now_ns: impl FnOnce() -> u64) -> Option<CpuId> {
-    fence(Ordering::SeqCst); // what it is to do was written before; pairs with the one in `sleep`
-    let whereabouts = queues.board().whereabouts(key)?;
-    if whereabouts.is_asleep() {
+    who_has(queues.board(), key).unwrap_or_else(|Asleep| {
         wake_sleeper(queues, key, now_ns());
-        return None;
+        None
+    })
+}
+
+/// It sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asleep;
+
+/// As [`wake`], of one that does not sleep, without a lock.
+///
+/// # Errors
+/// It sleeps; then nothing has changed.
+#[inline]
+pub fn who_has(board: &Board, key: Key) -> Result<Option<CpuId>, Asleep> {
+    fence(Ordering::SeqCst); // what it is to do was written before; pairs with the one in `sleep`
+    match board.whereabouts(key) {
+        Some(whereabouts) if whereabouts.is_asleep() => Err(Asleep),
+        whereabouts => Ok(whereabouts.and_then(Whereabouts::held_by)),
     }
-    whereabouts.held_by()
 }
 
 fn wake_sleeper<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
