@@ -11,6 +11,7 @@ pub mod addr;
 pub mod chip;
 pub mod config;
 pub mod console;
+pub mod debug;
 pub mod emul;
 pub mod evtchn;
 pub mod grant;

@@ -1,5 +1,6 @@
 //! The processor: its registers, its tables, and how it takes exceptions and interrupts.
 
+pub(crate) mod debug;
 pub mod descriptors;
 pub mod extended;
 pub mod features;

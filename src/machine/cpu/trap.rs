@@ -9,6 +9,7 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use model::addr::PAGE_SIZE;
+use model::debug::DR6_RESET;
 use model::regs::{Rflags, vector};
 
 use super::descriptors::HV_CS;
@@ -156,8 +157,7 @@ fn is_entry(rip: u64) -> bool {
 /// SYSENTER (SDM 3A 6.8.3; CVE-2018-8897). The guest does not get it.
 fn step_over(frame: &mut TrapFrame) {
     frame.rflags = (frame.rflags & !Rflags::TF.bits()) | Rflags::RF.bits();
-    // SAFETY: a status that steers nothing.
-    unsafe { asm!("mov dr6, {0}", in(reg) 0xffff_0ff0_u64, options(nomem, nostack, preserves_flags)) };
+    super::debug::set_status(DR6_RESET);
 }
 
 /// Where to go on after a fault at `rip`, if it may fault.

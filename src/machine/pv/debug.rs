@@ -3,34 +3,26 @@
 use core::arch::asm;
 
 use model::addr::GuestVirt;
+use model::debug::{self, DR6_RESET, DR7_RESET};
 
 use super::registers::State;
 use super::{Vcpu, copy};
+use crate::cpu;
 
-/// DR7 with no breakpoint, and bits that are always so.
-pub(super) const DR7_OFF: u64 = 0x400;
 /// Bits of DR7 that a guest can set: not GD, and no others that are reserved.
 const DR7_MAY: u64 = 0xffff_03ff;
-/// Bits of DR7 that enable a breakpoint.
-const DR7_ENABLE: u64 = 0xff;
-/// Bits of DR6 that are always one.
-pub(super) const DR6_ONES: u64 = 0xffff_0ff0;
 
 impl State {
     /// Whether a breakpoint is enabled.
     #[inline(always)]
     pub(super) fn is_armed(&self) -> bool {
-        self.dr7 & DR7_ENABLE != 0
+        debug::is_armed(self.dr7)
     }
 
     /// Takes what a debug exception left in DR6.
     pub(super) fn take_dr6(&mut self) {
-        let dr6: u64;
-        // SAFETY: a status that steers nothing, and is the guest's.
-        unsafe {
-            asm!("mov {0}, dr6", "mov dr6, {1}", out(reg) dr6, in(reg) DR6_ONES, options(nomem, nostack, preserves_flags));
-        }
-        self.dr6 |= dr6;
+        self.dr6 |= debug::reported(cpu::debug::status(), self.dr7);
+        cpu::debug::set_status(DR6_RESET);
     }
 }
 
@@ -55,8 +47,8 @@ impl Vcpu {
                 }
                 self.state.debug[usize::from(n)] = value;
             }
-            4 | 6 => self.state.dr6 = value & 0xffff_ffff & !(1 << 12) | DR6_ONES,
-            _ => self.state.dr7 = value & DR7_MAY | DR7_OFF,
+            4 | 6 => self.state.dr6 = value & 0xffff_ffff & !(1 << 12) | DR6_RESET,
+            _ => self.state.dr7 = value & DR7_MAY | DR7_RESET,
         }
         if self.is_loaded() && self.state.is_armed() {
             self.load_breakpoints();
@@ -66,12 +58,7 @@ impl Vcpu {
     }
 
     pub(super) fn load_breakpoints(&self) {
-        let [dr0, dr1, dr2, dr3] = self.state.debug;
-        // SAFETY: DR7 enables none while the hypervisor runs; the addresses are the guest's.
-        unsafe {
-            asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
-                in(reg) dr0, in(reg) dr1, in(reg) dr2, in(reg) dr3, options(nomem, nostack, preserves_flags));
-        }
+        cpu::debug::set_addresses(self.state.debug);
     }
 
     /// Lets the guest's breakpoints take effect, on the way to it.
@@ -81,7 +68,7 @@ impl Vcpu {
 
     /// Ends their effect.
     pub(super) fn disarm(&self) {
-        write_dr7(DR7_OFF);
+        write_dr7(DR7_RESET);
     }
 }
 

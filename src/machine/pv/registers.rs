@@ -6,10 +6,10 @@
 
 use core::arch::asm;
 
+use model::debug::{DR6_RESET, DR7_RESET};
 use model::regs::{Cr0, Cr4};
 
 use super::Vcpu;
-use super::debug::{DR6_ONES, DR7_OFF};
 use super::segments::{load_selectors, read_selectors};
 use crate::cpu::{features, msr};
 use crate::virt::GuestMsr;
@@ -60,8 +60,8 @@ impl State {
             kernel_gs_base: 0,
             tsc_aux: 0,
             debug: [0; 4],
-            dr6: DR6_ONES,
-            dr7: DR7_OFF,
+            dr6: DR6_RESET,
+            dr7: DR7_RESET,
             ldt_entries: 0,
             has_tsc_aux: features::has_rdtscp(),
             cr4_may: if features::has_fsgsbase() { CR4_GUEST } else { CR4_GUEST & !Cr4::FSGSBASE.bits() },

@@ -156,6 +156,7 @@ impl Events {
         if vmcb.exit_code != code::EXCEPTION_DB {
             return None;
         }
+        vmcb.note_debug_exception();
         vmcb.set_dr6(vmcb.dr6() & !DR6_BS | dr6 & DR6_BS);
         (vmcb.dr6() & !dr6 & DR6_BREAKPOINTS == 0).then_some(Exit::NmiWindow)
     }

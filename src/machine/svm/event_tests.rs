@@ -110,9 +110,20 @@ fn a_breakpoint_of_the_guest_during_a_step_reaches_the_guest() {
     let (mut vmcb, mut events, mut regs) = in_nmi_handler_at_iret();
     events.want(&mut vmcb, Window::Nmi);
     events.before_entry(&mut vmcb, &mut regs);
+    vmcb.set_dr7(1);
     vmcb.set_dr6(vmcb.dr6() | DR6_BS | 1);
     assert_eq!(leave(&mut vmcb, &mut events, &mut regs, code::EXCEPTION_DB, 0x1000), None);
     assert_eq!(vmcb.dr6() & (DR6_BS | 1), 1);
+}
+
+#[test]
+fn what_the_processor_has_in_dr0_while_the_guest_has_no_breakpoint_does_not_reach_the_guest() {
+    let (mut vmcb, mut events, mut regs) = in_nmi_handler_at_iret();
+    events.want(&mut vmcb, Window::Nmi);
+    events.before_entry(&mut vmcb, &mut regs);
+    vmcb.set_dr6(vmcb.dr6() | DR6_BS | 1);
+    let exit = leave(&mut vmcb, &mut events, &mut regs, code::EXCEPTION_DB, 0x1000);
+    assert_eq!((exit, vmcb.dr6()), (Some(Exit::NmiWindow), model::debug::DR6_RESET));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Exit codes to [`Exit`]: the pure part (APM 2 appendix C).
 //!
-//! The codes that need the virtual CPU's state (interrupts, windows, IRET, #DB, #MC) are for
+//! The codes that need the virtual CPU's state (interrupts, windows, IRET, MOV DR, #DB, #MC) are for
 //! [`super::run`], which looks at them first.
 
 use crate::exit::{Exit, Io, Length, NestedFault};
@@ -10,6 +10,9 @@ use model::svm::Vmcb;
 
 /// Exit codes.
 pub(super) mod code {
+    /// Reads of DR0 to DR15, then writes.
+    pub(crate) const DR: u64 = 0x20;
+    pub(crate) const DR_LAST: u64 = 0x3f;
     pub(crate) const EXCEPTION: u64 = 0x40;
     pub(crate) const EXCEPTION_DB: u64 = 0x41;
     pub(crate) const EXCEPTION_MC: u64 = 0x52;

@@ -9,6 +9,7 @@
 
 mod asid;
 mod bitmap;
+mod debug;
 mod entry;
 mod event;
 mod exit;
@@ -85,8 +86,8 @@ pub struct Vcpu {
     /// The right to its ASID, with the CPU on which that holds.
     stamp: Option<Stamp>,
     place: Option<Place>,
-    /// DR0 to DR3 and TSC_AUX while it is not loaded.
-    dr: [u64; 4],
+    debug: debug::Registers,
+    /// TSC_AUX while it is not loaded.
     tsc_aux: u64,
 }
 
@@ -157,8 +158,8 @@ impl Vcpu {
         let msrpm_addr = msrpm.addr();
         let (vmcb, events) = (OwnedPages::zeroed(0)?, Events::new());
         let (clean, residence) = (Clean::after_run(features.contains(Features::CLEAN_BITS)), Residence::default());
-        let (stamp, place) = (None, None);
-        let mut vcpu = Self { vmcb, msrpm, features, events, clean, residence, stamp, place, dr: [0; 4], tsc_aux: 0 };
+        let (stamp, place, debug) = (None, None, debug::RESET);
+        let mut vcpu = Self { vmcb, msrpm, features, events, clean, residence, stamp, place, debug, tsc_aux: 0 };
         vcpu.vmcb_mut().initialise(nested_root, msrpm_addr, iopm);
         if features.contains(Features::PAUSE_FILTER) {
             vcpu.vmcb_mut().watch_spinning(features.contains(Features::PAUSE_FILTER_THRESHOLD));
@@ -187,8 +188,7 @@ impl Virt for Vcpu {
         self.settle_asid(false);
         self.place = Some(Place { cpu: here, host });
         write_cr2(self.vmcb().cr(2));
-        // SAFETY: the host sets no breakpoints and DR7 is clear in it; the guest's were checked by the processor.
-        unsafe { write_breakpoints(self.dr) };
+        self.load_debug();
         if self.has_tsc_aux() {
             // SAFETY: the processor has the register, and the host makes no use of it.
             unsafe { msr::write(bitmap::TSC_AUX, self.tsc_aux) };
@@ -196,7 +196,7 @@ impl Virt for Vcpu {
     }
 
     fn unload(&mut self) {
-        self.dr = read_breakpoints();
+        self.unload_debug();
         if self.has_tsc_aux() {
             // SAFETY: the processor has the register.
             self.tsc_aux = unsafe { msr::read(bitmap::TSC_AUX) };
@@ -331,32 +331,4 @@ impl Virt for Vcpu {
 fn write_cr2(value: u64) {
     // SAFETY: CR2 steers nothing; a fault of the host's own writes it anew.
     unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
-}
-
-/// Loads DR0 to DR3.
-///
-/// # Safety
-/// DR7 enables none of them in the host.
-unsafe fn write_breakpoints(dr: [u64; 4]) {
-    // SAFETY: by the caller the addresses have no effect before a guest's DR7 is loaded.
-    unsafe {
-        asm!(
-            "mov dr0, {0}", "mov dr1, {1}", "mov dr2, {2}", "mov dr3, {3}",
-            in(reg) dr[0], in(reg) dr[1], in(reg) dr[2], in(reg) dr[3],
-            options(nomem, nostack, preserves_flags)
-        );
-    }
-}
-
-fn read_breakpoints() -> [u64; 4] {
-    let (dr0, dr1, dr2, dr3);
-    // SAFETY: reading these changes nothing, and with DR7.GD clear it does not trap.
-    unsafe {
-        asm!(
-            "mov {0}, dr0", "mov {1}, dr1", "mov {2}, dr2", "mov {3}, dr3",
-            out(reg) dr0, out(reg) dr1, out(reg) dr2, out(reg) dr3,
-            options(nomem, nostack, preserves_flags)
-        );
-    }
-    [dr0, dr1, dr2, dr3]
 }

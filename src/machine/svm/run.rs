@@ -61,6 +61,14 @@ impl Vcpu {
             code::VINTR => events.on_virtual_interrupt(vmcb),
             code::IRET => events.on_iret(vmcb),
             code::EXCEPTION_MC => machine_check(),
+            code::DR..=code::DR_LAST => {
+                self.demand_debug();
+                Exit::Host
+            }
+            code::EXCEPTION_DB => {
+                vmcb.note_debug_exception();
+                decode(vmcb, next_rip_saved)
+            }
             _ => decode(vmcb, next_rip_saved),
         }
     }

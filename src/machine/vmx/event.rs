@@ -221,10 +221,15 @@ impl super::Vcpu {
             Window::Interrupt => primary::INTERRUPT_WINDOW,
             Window::Nmi => primary::NMI_WINDOW,
         };
-        let controls = self.features.primary & !(primary::INTERRUPT_WINDOW | primary::NMI_WINDOW) | bit;
+        self.set_primary(self.primary & !(primary::INTERRUPT_WINDOW | primary::NMI_WINDOW) | bit);
+    }
+
+    /// Writes the primary controls if they change: windows, and whether accesses to debug registers exit.
+    #[inline]
+    pub(super) fn set_primary(&mut self, controls: u32) {
         if controls != self.primary {
             self.primary = controls;
-            // SAFETY: only the windows differ from the controls that the VMCS began with.
+            // SAFETY: nothing else differs from the controls that the VMCS began with.
             unsafe { vmcs::write(VmcsField::PRIMARY_CONTROLS, u64::from(controls)) }
         }
     }

@@ -1,8 +1,8 @@
 //! From exit reason and qualification (SDM 3D appendix C; SDM 3C 27.2.1) to the contract's [`Exit`].
 
+use super::entry;
 use super::event::{self, Info, kind};
 use super::vmcs::{self, VmcsField};
-use super::{entry, host};
 use crate::exit::{CrAccess, Exit, Io, Length, NestedFault};
 use crate::irq;
 use model::addr::{GuestPhys, GuestVirt};
@@ -31,6 +31,7 @@ impl Reason {
     const VMCLEAR: u16 = 19;
     const VMXON: u16 = 27;
     const CR_ACCESS: u16 = 28;
+    const MOV_DR: u16 = 29;
     const IO: u16 = 30;
     const RDMSR: u16 = 31;
     const WRMSR: u16 = 32;
@@ -82,7 +83,7 @@ pub(super) fn qualification() -> u64 {
     vmcs::read(VmcsField::QUALIFICATION)
 }
 
-fn length() -> Length {
+pub(super) fn length() -> Length {
     Some((vmcs::read32(VmcsField::INSTRUCTION_LENGTH) & 15) as u8)
 }
 
@@ -104,6 +105,10 @@ impl super::Vcpu {
             Reason::WRMSR => Exit::Wrmsr { len: length() },
             Reason::IO => Exit::Io(io(qualification(), length())),
             Reason::CR_ACCESS => Exit::Cr { access: cr_access(qualification()), len: length() },
+            Reason::MOV_DR => {
+                self.demand_debug();
+                Exit::Host
+            }
             Reason::HLT => Exit::Hlt { len: length() },
             Reason::PAUSE => Exit::Pause { len: length() },
             Reason::WBINVD | Reason::INVD => Exit::Wbinvd { len: length() },
@@ -151,19 +156,6 @@ impl super::Vcpu {
         }
         let error = info.has_error_code().then(|| vmcs::read32(VmcsField::EXIT_ERROR_CODE));
         Exit::Exception { vector: info.vector(), error }
-    }
-
-    /// Does to the guest what the delivery of #DB does beside the jump: DR6 tells why, DR7.GD ends, and after
-    /// INT1, which is a trap, RIP is past the instruction.
-    fn debug_exception(&mut self, info: Info, regs: &mut Regs) {
-        const GENERAL_DETECT: u64 = 1 << 13;
-        host::note_debug(qualification());
-        let dr7 = vmcs::read(VmcsField::GUEST_DR7);
-        vmcs::write_guest(VmcsField::GUEST_DR7, dr7 & !GENERAL_DETECT);
-        if let (kind::PRIVILEGED_SOFT_EXCEPTION, Some(len)) = (info.kind(), length()) {
-            self.skip_instruction(regs, len);
-        }
-        event::keep_single_step(regs.rflags);
     }
 
     fn ept_violation(&mut self) -> Exit {

@@ -50,6 +50,7 @@ pub(super) mod primary {
     pub(in crate::vmx) const CR8_STORE: u32 = 1 << 20;
     pub(in crate::vmx) const TPR_SHADOW: u32 = 1 << 21;
     pub(in crate::vmx) const NMI_WINDOW: u32 = 1 << 22;
+    pub(in crate::vmx) const MOV_DR: u32 = 1 << 23;
     pub(in crate::vmx) const IO_BITMAPS: u32 = 1 << 25;
     pub(in crate::vmx) const MSR_BITMAPS: u32 = 1 << 28;
     pub(in crate::vmx) const MONITOR: u32 = 1 << 29;
@@ -113,6 +114,7 @@ const PRIMARY_NEEDS: &[Need] = &[
     (primary::MWAIT, "MWAIT exiting"),
     (primary::MONITOR, "MONITOR exiting"),
     (primary::RDPMC, "RDPMC exiting"),
+    (primary::MOV_DR, "MOV-DR exiting"),
 ];
 
 const SECONDARY_NEEDS: &[Need] = &[
@@ -183,7 +185,7 @@ pub(super) struct Features {
     pub(super) revision: u32,
     /// Pin-based controls.
     pub(super) pin: u32,
-    /// Primary processor-based controls, no window open.
+    /// Primary processor-based controls, no window open, debug registers kept.
     pub(super) primary: u32,
     /// Secondary processor-based controls, the local APIC's page not served.
     pub(super) secondary: u32,

@@ -127,21 +127,17 @@ fn descriptor_base(low: u64, high: u64) -> u64 {
 const MSRS: [u32; 6] =
     [index::STAR, index::LSTAR, index::CSTAR, index::SYSCALL_MASK, index::KERNEL_GS_BASE, index::TSC_AUX];
 
-/// The registers that are switched by hand: in the processor while the virtual CPU is loaded, here otherwise.
-///
-/// The hypervisor does without its own debug registers: an exit clears DR7 (SDM 3C 27.5.1).
+/// The MSRs that are switched by hand: in the processor while the virtual CPU is loaded, here otherwise.
 pub(super) struct ByHand {
     guest: [u64; MSRS.len()],
     count: usize,
-    debug: [u64; 4],
-    dr6: u64,
 }
 
 impl ByHand {
     /// As after reset.
     pub(super) fn new(features: &Features) -> Self {
         let count = if features.rdtscp() { MSRS.len() } else { MSRS.len() - 1 };
-        Self { guest: [0; MSRS.len()], count, debug: [0; 4], dr6: DR6_ONES }
+        Self { guest: [0; MSRS.len()], count }
     }
 
     /// Puts the guest's values into the processor.
@@ -152,12 +148,6 @@ impl ByHand {
             // neither executes SYSCALL or SWAPGS nor reads TSC_AUX, and PV guests are given theirs anew.
             unsafe { msr::write(index, *guest) }
         }
-        let [dr0, dr1, dr2, dr3] = self.debug;
-        // SAFETY: DR7 enables no breakpoint while the hypervisor runs; an address and a status do nothing.
-        unsafe {
-            asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", "mov dr6, {}",
-                in(reg) dr0, in(reg) dr1, in(reg) dr2, in(reg) dr3, in(reg) self.dr6, options(nomem, nostack));
-        }
     }
 
     /// Takes the guest's values out again. They stay there until others come.
@@ -166,14 +156,6 @@ impl ByHand {
             // SAFETY: the processor has these, and reading changes nothing.
             *guest = unsafe { msr::read(index) };
         }
-        let (dr0, dr1, dr2, dr3, dr6);
-        // SAFETY: reading debug registers changes nothing.
-        unsafe {
-            asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", "mov {}, dr6",
-                out(reg) dr0, out(reg) dr1, out(reg) dr2, out(reg) dr3, out(reg) dr6, options(nomem, nostack));
-        }
-        self.debug = [dr0, dr1, dr2, dr3];
-        self.dr6 = dr6;
     }
 
     /// The guest's value of one of these MSRs, while loaded; 0 for one that the processor lacks.
@@ -207,21 +189,6 @@ fn acceptable(index: u32, value: u64) -> u64 {
         index::SYSCALL_MASK | index::TSC_AUX => value & 0xffff_ffff,
         _ => value,
     }
-}
-
-/// Bits of DR6 that are always one.
-const DR6_ONES: u64 = 0xffff_0ff0;
-
-/// Records in the guest's DR6 what an intercepted debug exception found, as its delivery would have
-/// (SDM 3B 17.2.3; 3C table 27-1).
-pub(super) fn note_debug(qualification: u64) {
-    const FOUND: u64 = 0xf | 1 << 13 | 1 << 14;
-    let dr6: u64;
-    // SAFETY: reading DR6 changes nothing.
-    unsafe { asm!("mov {}, dr6", out(reg) dr6, options(nomem, nostack)) }
-    let noted = dr6 & !0xf | qualification & FOUND | DR6_ONES;
-    // SAFETY: DR6 is a status and steers nothing.
-    unsafe { asm!("mov dr6, {}", in(reg) noted, options(nomem, nostack)) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | `run`, `entry` | a virtual CPU on a processor; the way into the guest and back |
 //! | `exit`, `event` | why it left; what goes in with it |
 //! | `state`, `host` | the guest's registers, the host's |
+//! | `debug` | debug registers, in the processor once they are used |
 //! | `apic`, `posted` | the local APIC's page and interrupts, where the processor sees to them |
 //! | `bitmap`, `tlb` | what passes without an exit; tags and flushes |
 //!
@@ -16,6 +17,7 @@
 
 mod apic;
 mod bitmap;
+mod debug;
 mod entry;
 mod event;
 mod exit;
@@ -109,6 +111,7 @@ pub struct Vcpu {
     /// The CPU whose state an exit brings back, by the VMCS, and its descriptor tables.
     host: Option<(CpuId, host::Tables)>,
     by_hand: host::ByHand,
+    debug: debug::Registers,
     /// What the VMCS has as the host's stack pointer.
     host_rsp: u64,
     seen: entry::Seen,
@@ -154,6 +157,7 @@ impl Vcpu {
             loaded_on: None,
             host: None,
             by_hand: host::ByHand::new(&features),
+            debug: debug::RESET,
             host_rsp: 0,
             seen: entry::Seen::default(),
             queued: event::Queued::NONE,

@@ -55,6 +55,7 @@ impl Vcpu {
         if !self.is_set_up {
             self.set_up();
         }
+        self.load_debug();
         self.tag.load(&self.features, self.eptp);
         // A CPU's own state is the same each time, and the VMCS keeps it.
         if self.host.as_ref().is_none_or(|(cpu, _)| *cpu != this_cpu()) {
@@ -68,6 +69,7 @@ impl Vcpu {
     pub(super) fn unload_here(&mut self) {
         self.assert_loaded();
         self.by_hand.unload();
+        self.unload_debug();
         // SAFETY: the region is owned, and this CPU is in VMX operation, as it was when it was loaded.
         unsafe { vmcs::clear(self.vmcs.addr()) }
         if let Some((_, tables)) = &self.host {

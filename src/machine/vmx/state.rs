@@ -179,7 +179,7 @@ pub(super) fn reset() {
     }
     vmcs::write_guest(VmcsField::LINK_POINTER, u64::MAX);
     vmcs::write_guest(VmcsField::GUEST_PAT, 0x0007_0406_0007_0406);
-    vmcs::write_guest(VmcsField::GUEST_DR7, 0x400);
+    vmcs::write_guest(VmcsField::GUEST_DR7, model::debug::DR7_RESET);
     let data = Segment { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
     for name in [SegmentName::Es, SegmentName::Ss, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs] {
         set_segment(name, data);

@@ -6,14 +6,11 @@
 use abi::errno::Errno;
 
 use super::is_guests;
+use crate::debug::{DR6_RESET, DR7_RESET, is_armed};
 
-const DR6_ONES: u64 = 0xffff_0ff0;
 const DR6_KEPT: u64 = 0xffff_efff;
-const DR7_ONES: u64 = 1 << 10;
 const DR7_KEPT: u64 = 0xffff_27ff;
 const GENERAL_DETECT: u64 = 1 << 13;
-/// Any of the four breakpoints on.
-const ACTIVE: u64 = 0xff;
 /// What the R/W field of a breakpoint says for I/O.
 const IO: u64 = 2;
 
@@ -30,7 +27,7 @@ pub struct Debug {
 
 impl Default for Debug {
     fn default() -> Self {
-        Self { addresses: [0; 4], dr6: DR6_ONES, dr7: DR7_ONES, io: 0 }
+        Self { addresses: [0; 4], dr6: DR6_RESET, dr7: DR7_RESET, io: 0 }
     }
 }
 
@@ -53,8 +50,8 @@ impl Debug {
             0..=3 => self.addresses[n as usize] = value,
             4 | 5 if has_extensions => return Err(Errno::ENODEV),
             4..=7 if value > u64::from(u32::MAX) => return Err(Errno::EINVAL),
-            4 | 6 => self.dr6 = value & DR6_KEPT | DR6_ONES,
-            5 | 7 => return self.set_control(value & DR7_KEPT | value & GENERAL_DETECT | DR7_ONES, has_extensions),
+            4 | 6 => self.dr6 = value & DR6_KEPT | DR6_RESET,
+            5 | 7 => return self.set_control(value & DR7_KEPT | value & GENERAL_DETECT | DR7_RESET, has_extensions),
             _ => return Err(Errno::ENODEV),
         }
         Ok(())
@@ -65,7 +62,7 @@ impl Debug {
             return Err(Errno::EPERM);
         }
         let mut io = 0;
-        if value & ACTIVE != 0 {
+        if is_armed(value) {
             for n in 0..4 {
                 if value >> (16 + 4 * n) & 3 == IO {
                     if !has_extensions {
@@ -81,8 +78,8 @@ impl Debug {
 
     /// A debug exception came, with this in the processor's DR6.
     pub fn raised(&mut self, dr6: u64) {
-        self.dr6 |= dr6 & !DR6_ONES;
-        self.dr6 &= dr6 | !DR6_ONES;
+        self.dr6 |= dr6 & !DR6_RESET;
+        self.dr6 &= dr6 | !DR6_RESET;
     }
 
     /// DR0 to DR3 and DR7 as the processor is to have them.
@@ -92,7 +89,7 @@ impl Debug {
 
     /// Whether a breakpoint is on.
     pub fn is_active(&self) -> bool {
-        self.dr7 & ACTIVE != 0
+        is_armed(self.dr7)
     }
 }
 
@@ -114,7 +111,7 @@ mod tests {
         let mut debug = Debug::default();
         assert_eq!(debug.set(5, 1, false), Ok(()));
         assert_eq!(debug.get(7, false), Ok(0x401));
-        assert_eq!(debug.get(4, false), Ok(DR6_ONES));
+        assert_eq!(debug.get(4, false), Ok(DR6_RESET));
         assert_eq!(debug.get(4, true), Err(Errno::ENODEV));
         assert_eq!(debug.set(5, 1, true), Err(Errno::ENODEV));
         assert_eq!(debug.set(8, 1, true), Err(Errno::ENODEV));
@@ -126,8 +123,8 @@ mod tests {
         let io_on_1 = 0b1100 | 2 << 20;
         assert_eq!(debug.set(7, io_on_1, false), Err(Errno::EPERM));
         assert_eq!(debug.set(7, io_on_1, true), Ok(()));
-        assert_eq!(debug.get(7, true), Ok(io_on_1 | DR7_ONES));
-        assert_eq!(debug.hardware().1 & ACTIVE, 0);
+        assert_eq!(debug.get(7, true), Ok(io_on_1 | DR7_RESET));
+        assert!(!debug.is_active());
     }
 
     #[test]
@@ -144,8 +141,8 @@ mod tests {
     #[test]
     fn what_a_trap_says_is_added_to_dr6() {
         let mut debug = Debug::default();
-        debug.raised(DR6_ONES | 1 << 14);
-        debug.raised(DR6_ONES | 1);
-        assert_eq!(debug.get(6, true), Ok(DR6_ONES | 1 << 14 | 1));
+        debug.raised(DR6_RESET | 1 << 14);
+        debug.raised(DR6_RESET | 1);
+        assert_eq!(debug.get(6, true), Ok(DR6_RESET | 1 << 14 | 1));
     }
 }

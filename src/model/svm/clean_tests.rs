@@ -137,6 +137,9 @@ fn write(vmcb: &mut Vmcb, which: u8, value: u64) {
         14 => vmcb.end_shadow(),
         15 => (vmcb.rip, vmcb.rsp, vmcb.rax, vmcb.rflags) = (value, value, value, value),
         16 => (vmcb.event_inj, vmcb.int_state, vmcb.tlb_control) = (value, value & 1, byte & 3),
+        17 => vmcb.set_debug_exits(value & 1 != 0),
+        18 => vmcb.set_dr7(value),
+        19 => vmcb.note_debug_exception(),
         _ => {
             let segment =
                 Segment { selector: value as u16, attributes: value as u16 & 0xfff, limit: long, base: value };
@@ -144,7 +147,7 @@ fn write(vmcb: &mut Vmcb, which: u8, value: u64) {
         }
     }
 }
-const NR_WRITES: u8 = 17 + SEGMENTS.len() as u8;
+const NR_WRITES: u8 = 20 + SEGMENTS.len() as u8;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -247,7 +250,7 @@ macro_rules! fields {
 #[test]
 fn a_field_marks_the_bit_that_the_manual_gives_its_offset() {
     let fields = fields! {
-        intercept_exceptions intercept3 intercept4 pause_filter_threshold pause_filter_count iopm_base msrpm_base
+        intercept_dr intercept_exceptions intercept3 intercept4 pause_filter_threshold pause_filter_count iopm_base msrpm_base
         tsc_offset asid int_ctl np_control n_cr3 gdtr idtr cpl efer cr4 cr3 cr0 dr7 dr6 cr2 g_pat
     };
     for (offset, marked) in fields {
@@ -260,11 +263,14 @@ fn a_field_marks_the_bit_that_the_manual_gives_its_offset() {
 fn a_write_marks_its_own_group_alone() {
     assert_eq!(marked(|vmcb| vmcb.set_tsc_offset(1)), 1 << 0);
     assert_eq!(marked(|vmcb| vmcb.set_intercept(Intercept3::IRET, true)), 1 << 0);
+    assert_eq!(marked(|vmcb| vmcb.set_debug_exits(true)), 1 << 0);
+    assert_eq!(marked(|vmcb| vmcb.set_debug_exits(false)), 0);
     assert_eq!(marked(|vmcb| vmcb.set_asid(1)), 1 << 2);
     assert_eq!(marked(|vmcb| vmcb.set_cr8(1)), 1 << 3);
     assert_eq!(marked(|vmcb| vmcb.set_msr(GuestMsr::Pat, 1)), 1 << 4);
     assert_eq!(marked(|vmcb| vmcb.set_cr(3, 1)), 1 << 5);
     assert_eq!(marked(|vmcb| vmcb.set_dr6(1)), 1 << 6);
+    assert_eq!(marked(|vmcb| vmcb.set_dr7(1)), 1 << 6);
     assert_eq!(marked(|vmcb| vmcb.set_idtr(DescriptorTable { base: 1, limit: 1 })), 1 << 7);
     assert_eq!(marked(|vmcb| vmcb.set_cr(2, 1)), 1 << 9);
     assert_eq!(marked(|vmcb| vmcb.set_msr(GuestMsr::Lstar, 1)), 0);

@@ -5,6 +5,7 @@
 
 use super::vmcb::{IntCtl, Intercept3, Intercept4, Seg, Vmcb};
 use crate::addr::{MachineAddr, Mfn};
+use crate::debug::{DR6_RESET, DR7_RESET, reported};
 use crate::regs::{Cr0, DescriptorTable, Efer, GuestMsr, Segment, SegmentName, vector};
 
 /// PAUSEs until a guest counts as spinning: some tens of microseconds, longer than a lock is held.
@@ -18,9 +19,9 @@ const V_INTR_PRIO_SHIFT: u32 = 16;
 impl Vmcb {
     /// Fills a zeroed block with what to intercept and with the state after RESET (APM 2 table 14-1).
     ///
-    /// Not intercepted: CR0, CR3 and CR4, whose changes nested paging makes harmless to the host; DR0 to DR7,
-    /// which are the guest's own while it is loaded; INVLPG; RDTSC, which TSC_OFFSET serves. #DB and #AC are,
-    /// because their delivery can raise them again without end (CVE-2015-8104, CVE-2015-5307).
+    /// Not intercepted: CR0, CR3 and CR4, whose changes nested paging makes harmless to the host; INVLPG; RDTSC,
+    /// which TSC_OFFSET serves. #DB and #AC are, because their delivery can raise them again without end
+    /// (CVE-2015-8104, CVE-2015-5307); DR0 to DR15 as long as the processor has not the guest's.
     pub fn initialise(&mut self, nested_root: Mfn, msrpm: MachineAddr, iopm: MachineAddr) {
         self.intercept_exceptions.set(1 << vector::DB | 1 << vector::AC | 1 << vector::MC, &mut self.clean);
         let intercept3 = Intercept3::INTR
@@ -37,6 +38,7 @@ impl Vmcb {
             | Intercept3::SHUTDOWN;
         self.intercept3.set(intercept3, &mut self.clean);
         self.intercept4.set(Intercept4::all(), &mut self.clean);
+        self.set_debug_exits(true);
         self.iopm_base.set(iopm.raw(), &mut self.clean);
         self.msrpm_base.set(msrpm.raw(), &mut self.clean);
         self.int_ctl.set(IntCtl::V_INTR_MASKING, &mut self.clean);
@@ -65,8 +67,8 @@ impl Vmcb {
         self.gdtr.set(Seg::from_table(table), &mut self.clean);
         self.idtr.set(Seg::from_table(table), &mut self.clean);
         self.cr0.set((Cr0::CD | Cr0::NW | Cr0::ET).bits(), &mut self.clean);
-        self.dr6.set(0xffff_0ff0, &mut self.clean);
-        self.dr7.set(0x400, &mut self.clean);
+        self.dr6.set(DR6_RESET, &mut self.clean);
+        self.dr7.set(DR7_RESET, &mut self.clean);
         self.efer.set(Efer::SVME.bits(), &mut self.clean);
         self.g_pat.set(0x0007_0406_0007_0406, &mut self.clean);
     }
@@ -129,6 +131,21 @@ impl Vmcb {
     /// Writes DR6.
     pub fn set_dr6(&mut self, value: u64) {
         self.dr6.set(value, &mut self.clean);
+    }
+
+    /// DR7.
+    pub fn dr7(&self) -> u64 {
+        self.dr7.get()
+    }
+
+    /// Writes DR7.
+    pub fn set_dr7(&mut self, value: u64) {
+        self.dr7.set(value, &mut self.clean);
+    }
+
+    /// A debug exception has come: DR6 tells of breakpoints that are on, and of no others.
+    pub fn note_debug_exception(&mut self) {
+        self.set_dr6(reported(self.dr6(), self.dr7()));
     }
 
     /// Control register 0, 2, 3 or 4; 0 for another number.

@@ -125,7 +125,7 @@ impl Seg {
 #[expect(missing_docs, reason = "the names are the manual's")]
 pub struct Vmcb {
     intercept_cr: Cached<u32, I>,
-    intercept_dr: Cached<u32, I>,
+    pub(super) intercept_dr: Cached<u32, I>,
     pub(super) intercept_exceptions: Cached<u32, I>,
     pub(super) intercept3: Cached<Intercept3, I>,
     pub(super) intercept4: Cached<Intercept4, I>,
@@ -249,6 +249,15 @@ impl Vmcb {
         let mut all = self.intercept3.get();
         all.set(what, exits);
         self.intercept3.set(all, &mut self.clean);
+    }
+
+    /// Whether accesses to debug registers exit.
+    #[inline]
+    pub fn set_debug_exits(&mut self, exits: bool) {
+        let all = if exits { u32::MAX } else { 0 };
+        if self.intercept_dr.get() != all {
+            self.intercept_dr.set(all, &mut self.clean);
+        }
     }
 
     /// The virtual interrupt controls.

@@ -6,6 +6,7 @@ mod answers;
 mod badregs;
 pub mod compat;
 mod cost;
+mod debug;
 mod ends;
 mod events;
 mod hello;
@@ -33,6 +34,7 @@ pub const ALL: &[Test] = &[
     ("memory", memory::run),
     ("hostile", hostile::run),
     ("badregs", badregs::run),
+    ("debug", debug::run),
     ("answers", answers::run),
     ("pairs", pairs::run),
     ("scaling", scaling::run),
@@ -43,6 +45,7 @@ pub const ALL: &[Test] = &[
     ("compat", compat::run),
     ("pv-hello", |boot| pv::only(boot, pv::hello::run)),
     ("pv-traps", |boot| pv::only(boot, pv::traps::run)),
+    ("pv-steps", |boot| pv::only(boot, pv::traps::steps)),
     ("pv-mmu", |boot| pv::only(boot, pv::mmu::run)),
     ("pv-priv", |boot| pv::only(boot, pv::privileged::run)),
     ("pv-memory", |boot| pv::only(boot, pv::memory::run)),
