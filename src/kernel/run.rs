@@ -243,9 +243,8 @@ fn switch(
     if old == new {
         return;
     }
-    let new = new.map(|key| {
-        sched::take(cx, key).expect("the scheduler gives out a virtual CPU whose registers are in memory")
-    });
+    let new = new
+        .map(|key| sched::take(cx, key).expect("the scheduler gives out a virtual CPU whose registers are in memory"));
     if let Some(mut run) = core::mem::replace(running, new) {
         switch_out(cx, &mut run);
         sched::put_back(cx, run, now_ns);

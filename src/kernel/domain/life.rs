@@ -275,10 +275,12 @@ fn pv_code_bytes(run: &Running) -> ([u8; 15], usize) {
 
 /// A bounded step of whatever takes long, if there is any. One CPU at a time does it. Says whether this CPU is to
 /// come back soon.
+#[inline]
 pub fn work(cx: &mut Cx<'_, Root>) -> bool {
-    if !HAS_WORK.load(Ordering::Acquire) {
-        return false;
-    }
+    HAS_WORK.load(Ordering::Acquire) && step_of_work(cx)
+}
+
+fn step_of_work(cx: &mut Cx<'_, Root>) -> bool {
     let has_more = {
         let Some(mut job) = JOB.try_lock() else { return false };
         if job.is_none() {

@@ -358,7 +358,6 @@ impl Queue {
     }
 
     /// Puts one where it belongs after something about it has changed.
-    #[inline]
     pub(super) fn settle(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         let Some(unit) = self.units.get_mut(key) else { return Ready::No };
         let wants = unit.wants_to_run();
@@ -401,15 +400,20 @@ impl Queue {
     }
 
     pub(super) fn wake(&mut self, key: Key, now: u64, board: &Board) -> Ready {
-        match self.units.get_mut(key) {
-            Some(unit) if unit.asleep => {
-                (unit.asleep, unit.is_down) = (false, false);
-                unit.is_woken = !board.is_held(key);
-            }
-            _ => return Ready::No,
-        }
+        let Some(unit) = self.units.get_mut(key).filter(|unit| unit.asleep) else { return Ready::No };
+        (unit.asleep, unit.is_down) = (false, false);
+        unit.is_woken = !board.is_held(key);
         board.change_whereabouts(key, Whereabouts::new(self.cpu, false));
-        self.settle(key, now, board)
+        let may_run_here = self.is_online && unit.may_stay && unit.pauses == 0;
+        match unit.place {
+            // What `settle` would do, for most.
+            Place::Off if may_run_here => Ready::Placed(self.enqueue(key, now, board)),
+            Place::Indebted if may_run_here => {
+                self.indebted.remove(&mut self.units, key);
+                Ready::Placed(self.enqueue(key, now, board))
+            }
+            _ => self.settle(key, now, board),
+        }
     }
 
     pub(super) fn set_affinity(&mut self, key: Key, hard: CpuSet, soft: CpuSet, now: u64, board: &Board) -> Ready {
@@ -475,7 +479,12 @@ impl Queue {
     pub(super) fn adopt(&mut self, from: &mut Queue, key: Key, now: u64, board: &Board) -> Option<Placed> {
         let unit = from.units.get(key)?;
         let is_free = matches!(unit.place, Place::Waiting | Place::Off);
-        if !is_free || board.is_held(key) || !unit.wants_to_run() || !unit.affinity().0.contains(self.cpu) || !self.is_online {
+        if !is_free
+            || board.is_held(key)
+            || !unit.wants_to_run()
+            || !unit.affinity().0.contains(self.cpu)
+            || !self.is_online
+        {
             return None;
         }
         if !self.units.reserve(key) {

@@ -42,7 +42,7 @@ impl Queues for Cpus {
     /// Every other time as another CPU does it, which cannot set this one's timer.
     fn look_by(&mut self, cpu: CpuId, at_ns: u64, now_ns: u64) {
         let deadline = &mut self.deadline[cpu.0 as usize];
-        if at_ns <= now_ns || at_ns % 2 == 0 {
+        if at_ns <= now_ns || at_ns.is_multiple_of(2) {
             return self.kick(cpu);
         }
         *deadline = earlier(*deadline, Some(at_ns));
