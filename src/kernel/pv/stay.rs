@@ -39,7 +39,7 @@ use super::bounce::{Back, Bounce, Scene};
 use super::exit::error;
 use super::quick::{self, Quick};
 use super::{calls, events, exit, mmu};
-use crate::domain::{self, Context, Remembered};
+use crate::domain::{self, Context, Domain, Remembered};
 use crate::events::{Owed, finish, try_send};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
 use crate::run::{Here, Next, Running, begin_stay, is_wanted};
@@ -158,6 +158,26 @@ struct Outside<'a> {
     owed: &'a Cell<Option<Owed>>,
 }
 
+impl Outside<'_> {
+    /// An interrupt: the stay ends, and if nothing but an event has come the next begins. Apart, so that others keep their
+    /// registers.
+    #[inline(never)]
+    fn interrupted(self, domain: &Domain, vcpu: &mut Vcpu, vector: u8) -> Then {
+        irq::dispatch(vector);
+        self.here.visits.left();
+        self.vcpu.exits.count(Kind::Host);
+        stretch::end();
+        stretch::begin();
+        if self.here.is_wanted()
+            || self.vcpu.attention.load(Ordering::Relaxed) != 0
+            || !self.here.begin_stay(domain, self.tlb_epoch, || vcpu.flush())
+        {
+            return Then::Interrupted;
+        }
+        Then::Again
+    }
+}
+
 impl Attendant for Stay<'_> {
     type Then = Then;
 
@@ -201,7 +221,7 @@ impl Stay<'_> {
             return self.go_back(vcpu, regs);
         }
         match self.call(vcpu, number, [first, regs.rsi, regs.rdx, regs.r10]) {
-            Some(result) => self.done(regs, result),
+            Some(result) => self.done(regs, number, first, result),
             None if number == nr::MULTICALL => multicall(self.reborrow(), vcpu, regs.reborrow()),
             None if number == nr::EVENT_CHANNEL_OP && first as u32 == EVTCHNOP_SEND => self.send(regs),
             None => Then::Call,
@@ -210,8 +230,8 @@ impl Stay<'_> {
 
     /// A hypercall has been done.
     #[inline(always)]
-    fn done(&mut self, regs: &mut PvRegs<'_>, result: u64) -> Then {
-        self.calls.note_quick(regs.rax, regs.rdi);
+    fn done(&mut self, regs: &mut PvRegs<'_>, number: u64, first: u64, result: u64) -> Then {
+        self.calls.note_quick(number, first);
         regs.set_rax(result);
         Then::Again
     }
@@ -297,7 +317,8 @@ impl Stay<'_> {
         let owed = self.outside.owed;
         let Some(sent) = try_send(domain, self.id, info, EvtchnPort::new(port), owed) else { return Then::Call };
         let is_done = owed.get().is_none();
-        self.done(regs, sent.err().map_or(0, |error| Errno::from(error).to_rax()));
+        let result = sent.err().map_or(0, |error| Errno::from(error).to_rax());
+        self.done(regs, nr::EVENT_CHANNEL_OP, EVTCHNOP_SEND.into(), result);
         if is_done { Then::Again } else { Then::Finish }
     }
 
@@ -335,29 +356,11 @@ impl Stay<'_> {
                 Quick::Special => Then::Leave,
             },
             0x80 => self.bounce(vcpu, regs, 0x80, None),
-            n @ 32..=255 => self.interrupted(vcpu, n as u8),
+            n @ 32..=255 => self.outside.interrupted(self.scene.domain, vcpu, n as u8),
             n if n < 64 && PLAIN >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, None),
             n if n < 64 && WITH_ERROR >> n & 1 != 0 => self.bounce(vcpu, regs, n as u8, Some(error)),
             _ => Then::Leave,
         }
-    }
-
-    /// An interrupt: the stay ends, and if nothing but an event has come the next begins.
-    #[inline(always)]
-    fn interrupted(&mut self, vcpu: &mut Vcpu, vector: u8) -> Then {
-        irq::dispatch(vector);
-        let Outside { here, vcpu: shared, tlb_epoch, .. } = self.outside;
-        here.visits.left();
-        shared.exits.count(Kind::Host);
-        stretch::end();
-        stretch::begin();
-        if here.is_wanted()
-            || shared.attention.load(Ordering::Relaxed) != 0
-            || !here.begin_stay(self.scene.domain, tlb_epoch, || vcpu.flush())
-        {
-            return Then::Interrupted;
-        }
-        Then::Again
     }
 
     /// The guest's kernel gets an exception.
