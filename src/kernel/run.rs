@@ -133,15 +133,16 @@ pub fn main_loop() -> ! {
             let now_ns = time::now();
             let yields = running.as_mut().is_some_and(|run| core::mem::take(&mut run.yields));
             let decision = sched::schedule(&mut cx, yields, now_ns);
-            let until_ns = decision.until_ns;
+            // Before all else: who is woken in the following may make it earlier.
+            time::arm(&mut cx, earlier(decision.until_ns, console::next_look()));
             switch(&mut cx, &mut running, &mut last, decision.run, now_ns);
             stretch::at(What::LongWork);
-            let has_more = life::work(&mut cx);
-            if has_more && running.is_none() {
-                irq::note(this_cpu(), pending::KICK); // it does not sleep meanwhile
+            if life::work(&mut cx) {
+                time::arm_by(&mut cx, time::now() + BETWEEN_STEPS_NS);
+                if running.is_none() {
+                    irq::note(this_cpu(), pending::KICK); // it does not sleep meanwhile
+                }
             }
-            let step = has_more.then(|| time::now() + BETWEEN_STEPS_NS);
-            time::arm(&mut cx, earlier(earlier(until_ns, step), console::next_look()));
         }
         if let Some(run) = &mut running {
             next = step(&mut cx, run);
