@@ -114,7 +114,7 @@ fn try_call_up(domain: &Domain, upcall: Option<VcpuId>, owed: &Cell<Option<Owed>
 #[inline]
 pub fn finish<P: before::DomainList>(cx: &mut Cx<P>, owed: Owed) {
     match owed {
-        Owed::Sleeper(key) => sched::wake(cx, key),
+        Owed::Sleeper(key) => sched::wake_sleeper(cx, key),
         Owed::Rest(domain, wake) => {
             if let Some(domain) = domain::find(cx, domain) {
                 act(cx, &domain, wake);

@@ -147,7 +147,8 @@ pub fn put_back<P: before::RunQueue>(cx: &mut Cx<P>, run: Box<Running>, now_ns: 
     if let Some(slot) = slot(key)
         && let Slot::Bound(_, rests) = &mut *cx.lock(slot).0
     {
-        *rests = Some(run);
+        let nothing = rests.replace(run);
+        core::mem::forget(nothing); // which the compiler cannot know
     }
     credit::saved(&mut Machine(cx), key, now_ns);
 }
@@ -288,6 +289,12 @@ fn has_to_look(cpu: Option<CpuId>) {
     }
 }
 
+/// As [`wake`], for one that was seen asleep after that.
+#[inline]
+pub fn wake_sleeper<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
+    credit::wake_sleeper(&mut Machine(cx), key, time::now());
+}
+
 /// As [`wake`], for what was posted to it: in the guest its processor takes it, without an exit.
 #[inline]
 pub fn notify<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
@@ -300,12 +307,12 @@ pub fn notify<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
 
 /// It has nothing to do. For the CPU that runs it, which then looks once more for what would wake it.
 pub fn sleep<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    credit::sleep(&mut Machine(cx), key);
+    credit::sleep(&mut Machine(cx), this_cpu(), key);
 }
 
 /// It was taken down. As [`sleep`].
 pub fn go_down<P: before::RunQueue>(cx: &mut Cx<P>, key: Key) {
-    credit::go_down(&mut Machine(cx), key);
+    credit::go_down(&mut Machine(cx), this_cpu(), key);
 }
 
 /// Whether this CPU runs one for which nobody waits, so that nothing follows when it yields.

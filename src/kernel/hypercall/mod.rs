@@ -208,6 +208,17 @@ pub fn enter_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
     Next::Enter
 }
 
+/// `SCHEDOP_block` by a PV guest's kernel, the commonest of the calls that take long; as [`enter_pv`].
+pub fn block_pv(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
+    let regs = &mut run.context.regs;
+    let (number, first) = (regs.rax, regs.rdi);
+    regs.rax = 0;
+    run.context.hypercalls.add(number, first);
+    stretch::at_call(number, first);
+    sched::block(cx, run);
+    Next::Schedule
+}
+
 /// What ends otherwise than by a result alone.
 fn finish_pv(run: &mut Running, outcome: Outcome) -> Next {
     let regs = &mut run.context.regs;

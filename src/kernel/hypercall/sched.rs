@@ -26,10 +26,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
             Ok(if asks { Outcome::Reschedule(0) } else { Outcome::DONE })
         }
         SCHEDOP_BLOCK => {
-            if run.is_pv() {
-                pv::events::unmask(run);
-            }
-            blocking::block(cx, run);
+            block(cx, run);
             Ok(Outcome::Reschedule(0))
         }
         SCHEDOP_SHUTDOWN => shutdown(cx, run, args[1]),
@@ -96,6 +93,14 @@ fn pin_override(cx: &mut Cx<'_, Root>, run: &mut Running, at: u64) -> Answer {
     };
     sched::set_affinity(&mut cx, vcpu.key, hard, soft);
     Ok(Outcome::DONE)
+}
+
+/// Sleeps until an upcall comes, and lets it through.
+pub(super) fn block(cx: &mut Cx<'_, Root>, run: &mut Running) {
+    if run.is_pv() {
+        pv::events::unmask(run);
+    }
+    blocking::block(cx, run);
 }
 
 /// Starts, pats or stops one of the domain's watchdogs, which are timers of its first virtual CPU.

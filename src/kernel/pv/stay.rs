@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 use abi::errno::Errno;
 use abi::event_channel::EVTCHNOP_SEND;
 use abi::nr;
-use abi::sched::SCHEDOP_YIELD;
+use abi::sched::{SCHEDOP_BLOCK, SCHEDOP_YIELD};
 use abi::vcpu::VCPUOP_IS_UP;
 use abi::version::XENVER_VERSION;
 use abi::xen::{CONSOLEIO_WRITE, MulticallEntry, VMASST_TYPE_WRITABLE_PAGETABLES};
@@ -58,6 +58,8 @@ enum Then {
     Look,
     /// A hypercall is to be done.
     Call,
+    /// `SCHEDOP_block`.
+    Block,
     /// What it left for is to be done.
     Leave,
 }
@@ -124,6 +126,11 @@ fn stay(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         Then::Look => {
             run.here.visits.left();
             events::deliver(cx, run)
+        }
+        Then::Block => {
+            run.here.visits.left();
+            run.vcpu().exits.count(Kind::Hypercall);
+            hypercall::block_pv(cx, run)
         }
         Then::Call => {
             run.here.visits.left();
@@ -224,6 +231,7 @@ impl Stay<'_> {
             Some(result) => self.done(regs, number, first, result),
             None if number == nr::MULTICALL => multicall(self.reborrow(), vcpu, regs.reborrow()),
             None if number == nr::EVENT_CHANNEL_OP && first as u32 == EVTCHNOP_SEND => self.send(regs),
+            None if number == nr::SCHED_OP && first as u32 == SCHEDOP_BLOCK => Then::Block,
             None => Then::Call,
         }
     }

@@ -29,7 +29,7 @@ impl SharedSet {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+        self.0.iter().fold(0, |all, word| all | word.load(Ordering::Relaxed)) == 0
     }
 
     /// Whether it has any but this one.

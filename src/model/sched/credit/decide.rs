@@ -90,7 +90,7 @@ impl Queue {
             self.loaded = self.current;
         }
         self.charge(now, board);
-        let was_idle = self.current.is_none();
+        let (was_idle, has_others) = (self.current.is_none(), board.movable.has_others(self.cpu));
         self.forgive();
         self.unpark(now, board);
         let next = if self.is_online { self.first_allowed(now, board) } else { None };
@@ -99,9 +99,9 @@ impl Queue {
         if let Some(key) = stays
             && now < self.slice_end
         {
-            return self.done(Some(key), 0, now, board);
+            return self.done(Some(key), 0, has_others, now, board);
         }
-        if let (Some(key), false) = (stays.or(next), has_looked)
+        if let (Some(key), false, true) = (stays.or(next), has_looked, has_others)
             && let Some(look) = self.look(key, board)
         {
             return look;
@@ -109,7 +109,7 @@ impl Queue {
         let (old, new) = (self.current, stays.or(next));
         if new == old && new.is_some() {
             self.slice_end = now.saturating_add(board.slice_ns());
-            return self.done(new, 0, now, board);
+            return self.done(new, 0, has_others, now, board);
         }
         let waits = current.is_some();
         let put_off = old.map(|key| self.put_off(key, waits, now, board));
@@ -121,7 +121,7 @@ impl Queue {
         }
         self.publish(board);
         self.has_new |= was_idle;
-        self.done(new, u32::from(waits), now, board)
+        self.done(new, u32::from(waits), has_others, now, board)
     }
 
     /// Whether the current one may run on at all.
@@ -220,10 +220,10 @@ impl Queue {
     }
 
     /// The decision is made: when it is looked at again, and who else is told. `put_off` of those that wait have only begun to, and tell
-    /// of themselves when they have been saved.
-    fn done(&mut self, run: Option<Key>, put_off: u32, now: u64, board: &Board) -> Step {
+    /// of themselves when they have been saved. `has_others` says that some wait elsewhere.
+    fn done(&mut self, run: Option<Key>, put_off: u32, has_others: bool, now: u64, board: &Board) -> Step {
         self.set_idle(run.is_none() && self.is_online, board);
-        let competes = run.is_some() && (self.nr_waiting() != 0 || board.movable.has_others(self.cpu));
+        let competes = run.is_some() && (self.nr_waiting() != 0 || has_others);
         if competes && !self.has_joined {
             self.join(board);
         } else if !competes {

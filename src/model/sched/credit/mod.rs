@@ -194,27 +194,28 @@ pub fn who_has(board: &Board, key: Key) -> Result<Option<CpuId>, Asleep> {
     }
 }
 
-fn wake_sleeper<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
+/// As [`wake`], of one that was seen asleep after it had been told.
+pub fn wake_sleeper<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
     if let Some((home, ready)) = at_home(queues, key, |queue| queue.wake(key, now_ns, board)) {
         follow(queues, key, home, ready, now_ns);
     }
 }
 
-/// It has nothing to do until it is woken. For the running virtual CPU's own CPU, which then looks again for what would
-/// wake it, and schedules.
-pub fn sleep<Q: Queues>(queues: &mut Q, key: Key) {
-    lie_down(queues, key, false);
+/// The one that runs on `cpu` has nothing to do until it is woken. For that CPU, which then looks again for what would wake it, and
+/// schedules.
+pub fn sleep<Q: Queues>(queues: &mut Q, cpu: CpuId, key: Key) {
+    lie_down(queues, cpu, key, false);
 }
 
 /// As [`sleep`], because it was taken down: its account says offline, not blocked.
-pub fn go_down<Q: Queues>(queues: &mut Q, key: Key) {
-    lie_down(queues, key, true);
+pub fn go_down<Q: Queues>(queues: &mut Q, cpu: CpuId, key: Key) {
+    lie_down(queues, cpu, key, true);
 }
 
-fn lie_down<Q: Queues>(queues: &mut Q, key: Key, is_down: bool) {
+fn lie_down<Q: Queues>(queues: &mut Q, cpu: CpuId, key: Key, is_down: bool) {
     let board = queues.board();
-    at_home(queues, key, |queue| queue.sleep(key, is_down, board));
+    queues.one(cpu, |queue| queue.sleep(key, is_down, board));
     fence(Ordering::SeqCst); // before the caller looks again; pairs with the one in `wake`
 }
 

@@ -40,6 +40,14 @@ pub(super) enum Placed {
 pub(super) const NEVER: u64 = u64::MAX;
 
 impl Placed {
+    fn new(is_woken: bool, is_at_home: bool, look_at: u64) -> Self {
+        match (is_woken, is_at_home) {
+            (true, true) => Self::AtHome(look_at),
+            (true, false) => Self::Woken(look_at),
+            (false, _) => Self::PutOff(look_at),
+        }
+    }
+
     pub(super) fn look_at(self) -> u64 {
         let (Self::Woken(at) | Self::AtHome(at) | Self::PutOff(at)) = self;
         at
@@ -71,7 +79,7 @@ pub struct Queue {
     pub(super) woken: Calendar,
     /// Those of both that may run elsewhere.
     pub(super) nr_movable: u32,
-    /// Where those may run that could move since none could.
+    /// Where those may run that could move since none could; of no meaning while none can.
     pub(super) union: CpuSet,
     pub(super) indebted: Calendar,
     pub(super) parked: List,
@@ -239,7 +247,6 @@ impl Queue {
 
     pub(super) fn publish(&mut self, board: &Board) {
         if self.nr_movable == 0 {
-            self.union = CpuSet::EMPTY;
             return board.publish(self.cpu, None);
         }
         let first = self.least().map(|key| self.units.of(key).spent.wrapping_add(self.offset));
@@ -252,7 +259,7 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
-        let (spent, is_woken) = self.put_in(key, now, board);
+        let (spent, is_woken, is_at_home) = self.put_in(key, now, board);
         match (self.nr_waiting(), self.nr_movable) {
             (1, 1) => board.publish(self.cpu, Some(spent.wrapping_add(self.offset))),
             _ => self.publish(board),
@@ -260,21 +267,12 @@ impl Queue {
         let goes_first = is_woken && !is_before(self.last_first(), spent);
         let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
         let look_at = if wanted < self.armed { wanted } else { NEVER };
-        self.placed(key, look_at)
+        Placed::new(is_woken, is_at_home, look_at)
     }
 
-    /// One that waits.
-    fn placed(&mut self, key: Key, look_at: u64) -> Placed {
-        let unit = self.units.of(key);
-        match (unit.is_woken, unit.is_at_home) {
-            (true, true) => Placed::AtHome(look_at),
-            (true, false) => Placed::Woken(look_at),
-            (false, _) => Placed::PutOff(look_at),
-        }
-    }
-
-    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time, and whether it was woken.
-    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, bool) {
+    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time, whether it was woken, and [`Unit::is_at_home`].
+    #[inline]
+    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, bool, bool) {
         let (is_empty, slice) = (self.nr_waiting() == 0 && self.current.is_none(), board.slice_ns());
         let unit = self.units.of(key);
         if !unit.competes {
@@ -289,13 +287,14 @@ impl Queue {
         unit.place = Place::Waiting;
         unit.rest(now);
         if unit.may_move {
+            let hard = unit.affinity().0;
+            self.union = if self.nr_movable == 0 { *hard } else { self.union.or(hard) };
             self.nr_movable += 1;
-            self.union = self.union.or(unit.affinity().0);
         }
-        let (spent, is_woken) = (unit.spent, unit.is_woken);
+        let (spent, is_woken, is_at_home) = (unit.spent, unit.is_woken, unit.is_at_home);
         let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
         calendar.insert(&mut self.units, key, step);
-        (spent, is_woken)
+        (spent, is_woken, is_at_home)
     }
 
     /// When the CPU has to look at one that waits.
@@ -448,7 +447,9 @@ impl Queue {
     /// The registers of one that left are in memory: others may take it.
     pub(super) fn saved(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         match self.units.get(key) {
-            Some(unit) if unit.place == Place::Waiting && unit.may_move => Ready::Placed(self.placed(key, NEVER)),
+            Some(unit) if unit.place == Place::Waiting && unit.may_move => {
+                Ready::Placed(Placed::new(unit.is_woken, unit.is_at_home, NEVER))
+            }
             Some(unit) if unit.place == Place::Off && unit.wants_to_run() => self.settle(key, now, board),
             _ => Ready::No,
         }
@@ -503,7 +504,7 @@ impl Queue {
 
     /// Takes one that waits in another queue: any that may run here, or one that is before `than` and would rather.
     pub(super) fn steal(&mut self, from: &mut Queue, than: Option<u64>, now: u64, board: &Board) -> bool {
-        if !self.is_online || !from.union.contains(self.cpu) {
+        if !self.is_online || from.nr_movable == 0 || !from.union.contains(self.cpu) {
             return false;
         }
         from.charge(now, board);
@@ -528,9 +529,9 @@ impl Queue {
         has_one
     }
 
-    /// Where those may run that wait.
+    /// Where those may run that wait and may move.
     pub(super) fn union(&self) -> CpuSet {
-        self.union
+        if self.nr_movable == 0 { CpuSet::EMPTY } else { self.union }
     }
 
     /// Of an offline CPU: the next that has to move, from a key on.

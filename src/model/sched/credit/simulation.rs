@@ -188,7 +188,7 @@ impl World {
 
     pub fn sleep(&mut self, cpu: usize, n: usize) {
         self.vcpus[n].asleep = true;
-        sleep(&mut self.cpus, Key(n as u32));
+        sleep(&mut self.cpus, CpuId(cpu as u32), Key(n as u32));
         self.schedule(cpu);
     }
 

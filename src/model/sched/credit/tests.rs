@@ -85,7 +85,7 @@ fn two_share_a_cpu_by_slices() {
 fn a_wake_between_sleep_and_schedule_is_not_lost() {
     let mut world = world(1, 1);
     start(&mut world, 0);
-    sleep(&mut world.cpus, Key(0));
+    sleep(&mut world.cpus, C0, Key(0));
     assert_eq!(wake(&mut world.cpus, Key(0), || 1), None);
     assert_eq!(schedule(&mut world.cpus, C0, false, 2).run, Some(Key(0)));
 }
@@ -96,7 +96,7 @@ fn one_runs_nowhere_else_until_it_is_saved() {
     start(&mut world, 0);
     let cpu = held_by(&world, Key(0)).expect("it runs");
     let other = if cpu == C0 { C1 } else { C0 };
-    sleep(&mut world.cpus, Key(0));
+    sleep(&mut world.cpus, cpu, Key(0));
     assert_eq!(schedule(&mut world.cpus, cpu, false, 1).run, None);
     assert_eq!(wake(&mut world.cpus, Key(0), || 2), None);
     assert_eq!(schedule(&mut world.cpus, other, false, 3).run, None);
@@ -155,7 +155,7 @@ fn an_affinity_that_forbids_its_cpu_moves_one() {
 fn one_that_was_taken_down_is_offline_and_not_blocked() {
     let mut world = world(1, 1);
     start(&mut world, 0);
-    go_down(&mut world.cpus, Key(0));
+    go_down(&mut world.cpus, C0, Key(0));
     world.schedule(0);
     assert_eq!(state(&mut world, 0), RunState::Offline);
     let _ = wake(&mut world.cpus, Key(0), || 0);
