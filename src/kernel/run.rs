@@ -201,12 +201,6 @@ pub fn begin_stay(run: &mut Running) -> bool {
     run.here.begin_stay(&run.domain, tlb_epoch, || hw.flush())
 }
 
-/// Whether this CPU has to look at what is noted for it, beyond what there is for the virtual CPU that runs.
-#[inline(always)]
-pub fn is_wanted(run: &Running) -> bool {
-    run.here.is_wanted()
-}
-
 impl Here {
     /// [`begin_stay`] of a virtual CPU whose translations are of `tlb_epoch`.
     #[inline(always)]
@@ -225,7 +219,7 @@ impl Here {
         true
     }
 
-    /// [`is_wanted`].
+    /// Whether this CPU has to look at what is noted for it, beyond what there is for the virtual CPU that runs.
     #[inline(always)]
     pub fn is_wanted(self) -> bool {
         self.pending.is_some() && !self.pending.was_a_look()

@@ -148,6 +148,7 @@ pub fn put_back<P: before::RunQueue>(cx: &mut Cx<P>, run: Box<Running>, now_ns: 
         && let Slot::Bound(_, rests) = &mut *cx.lock(slot).0
     {
         let nothing = rests.replace(run);
+        debug_assert!(nothing.is_none(), "a CPU has it");
         core::mem::forget(nothing); // which the compiler cannot know
     }
     credit::saved(&mut Machine(cx), key, now_ns);

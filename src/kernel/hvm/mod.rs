@@ -14,7 +14,7 @@ use machine::virt::Virt;
 use sync::Cx;
 use sync::place::Root;
 
-use crate::run::{Next, Running, begin_stay, is_wanted};
+use crate::run::{Next, Running, begin_stay};
 use crate::stretch;
 
 /// Stays in the guest, for as long as nothing is noted for this CPU and the scheduler need not be asked. What is long and
@@ -26,7 +26,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
             return Next::Schedule;
         }
         if !begin_stay(run) {
-            if is_wanted(run) {
+            if run.here.is_wanted() {
                 return Next::Enter;
             }
             continue;
@@ -38,7 +38,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         let next = exit::handle(cx, run, exit);
         stretch::end();
         stretch::begin();
-        if next == Next::Schedule || is_wanted(run) {
+        if next == Next::Schedule || run.here.is_wanted() {
             return next;
         }
     }

@@ -42,7 +42,7 @@ use super::{calls, events, exit, mmu};
 use crate::domain::{self, Context, Domain, Remembered};
 use crate::events::{Owed, finish, try_send};
 use crate::hypercall::{self, console as console_io, table, vcpu as vcpu_op, version};
-use crate::run::{Here, Next, Running, begin_stay, is_wanted};
+use crate::run::{Here, Next, Running, begin_stay};
 use crate::{sched, stretch};
 
 /// What follows when the guest has left.
@@ -72,7 +72,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
             return Next::Schedule;
         }
         if !begin_stay(run) {
-            if is_wanted(run) {
+            if run.here.is_wanted() {
                 return Next::Enter;
             }
             continue;
@@ -80,7 +80,7 @@ pub fn step(cx: &mut Cx<'_, Root>, run: &mut Running) -> Next {
         let next = stay(cx, run);
         stretch::end();
         stretch::begin();
-        if next == Next::Schedule || is_wanted(run) {
+        if next == Next::Schedule || run.here.is_wanted() {
             return next;
         }
     }

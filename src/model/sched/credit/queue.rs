@@ -30,7 +30,7 @@ pub(super) const NO_SLOT: u16 = u16::MAX;
 pub(super) enum Placed {
     /// It woke, and some CPU may be glad to have it.
     Woken(u64),
-    /// As the last, and it would rather be nowhere else.
+    /// As the last, and this CPU is one of those on which it would rather.
     AtHome(u64),
     /// It was put off, or moved.
     PutOff(u64),
@@ -405,7 +405,7 @@ impl Queue {
         board.change_whereabouts(key, Whereabouts::new(self.cpu, false));
         let may_run_here = self.is_online && unit.may_stay && unit.pauses == 0;
         match unit.place {
-            // What `settle` would do, for most.
+            // What `settle` comes to for most that wake, without its other cases on the way.
             Place::Off if may_run_here => Ready::Placed(self.enqueue(key, now, board)),
             Place::Indebted if may_run_here => {
                 self.indebted.remove(&mut self.units, key);

@@ -46,7 +46,7 @@ pub(super) struct Unit {
     pub(super) may_stay: bool,
     /// It may run on another.
     pub(super) may_move: bool,
-    /// It may run on the CPU of its queue, and would rather on none that is not nearer.
+    /// It may run on the CPU of its queue, which is one of those on which it would rather.
     pub(super) is_at_home: bool,
     /// When it last ran, in ns.
     pub(super) ran_at_ns: u64,
