@@ -12,7 +12,8 @@ use crate::boot::{BootInfo, Module, symbols};
 use crate::cpu::{self, descriptors, trap};
 use crate::irq::{self, ioapic, lapic, pic};
 use crate::mem::layout;
-use crate::{console, mem, smp, time};
+use crate::time::{self, Calibration};
+use crate::{console, mem, smp};
 
 global_asm!(include_str!("../../boot/header.S"));
 global_asm!(include_str!("../../boot/trampoline.S"));
@@ -131,8 +132,18 @@ extern "C" fn on_own_stack(wishes: &Wishes, with_screen: u64) -> ! {
         stop("the local APIC's registers cannot be mapped");
     }
     lapic::enable(first);
-    let reference = time::calibrate(topology);
-    log::info!("TSC {} kHz by the {reference}", time::tsc_hz() / 1000);
+    match time::calibrate(topology) {
+        Ok(Calibration { counter, rates }) => {
+            log::info!("TSC {} kHz by the {counter}", rates.tsc_hz / 1000);
+            if !rates.agree() {
+                log::warn!(
+                    "the TSC or the local APIC's timer is uneven by {} millionths: guests' time may be wrong",
+                    rates.differ_ppm
+                );
+            }
+        }
+        Err(why) => stop(why),
+    }
     ioapic::mask_all(topology);
     (wishes.then)()
 }

@@ -187,20 +187,26 @@ pub fn has_deadline() -> bool {
     HAS_DEADLINE.load(Ordering::Relaxed)
 }
 
-/// Lets the timer run from its maximum while `wait` runs, and gives back how far it came.
-pub fn measure(wait: impl FnOnce()) -> u32 {
+/// Lets the timer count from its maximum, without an interrupt.
+pub fn start_count() {
     write(register::LVT_TIMER, MASKED | u32::from(super::TIMER));
     write(register::INITIAL_COUNT, u32::MAX);
-    wait();
-    let count = u32::MAX - read(register::CURRENT_COUNT);
+}
+
+/// What the timer has still to count.
+pub fn count() -> u32 {
+    read(register::CURRENT_COUNT)
+}
+
+/// The timer rests, and is as [`enable`] left it.
+pub fn end_count() {
     write(register::INITIAL_COUNT, 0);
     unmask_timer();
-    count
 }
 
 /// Says how fast the timer counts, where deadlines are not TSC values.
-pub fn set_timer_hz(hz: u32) {
-    TIMER_SCALE.store((u64::from(hz) << 32) / 1_000_000_000, Ordering::Relaxed);
+pub fn set_timer_hz(hz: u64) {
+    TIMER_SCALE.store(((u128::from(hz) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
 }
 
 /// Raises [`super::TIMER`] when the TSC reaches `tsc`, which is `ns` nanoseconds from now. Replaces the deadline before.

@@ -8,6 +8,8 @@ pub mod rtc;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use model::time::{Look, Rates};
+
 use crate::acpi::Topology;
 use crate::cpu;
 use crate::irq::lapic;
@@ -20,9 +22,6 @@ static TSC_HZ: AtomicU64 = AtomicU64::new(1_000_000_000);
 /// Nanoseconds of a tick, and ticks of a nanosecond, times 2^32.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(1 << 32);
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(1 << 32);
-
-/// Milliseconds that calibration waits.
-const CALIBRATION_MS: u64 = 10;
 
 /// The TSC at the hypervisor's first instruction.
 pub fn boot() -> u64 {
@@ -68,20 +67,29 @@ pub fn set_deadline(ns: u64) {
     lapic::set_deadline(tsc + ticks as u64 + 1, left);
 }
 
-/// Finds out how fast the TSC counts, and the local APIC's timer where deadlines are not TSC values. Gives back what
-/// it was measured against.
-pub fn calibrate(topology: &Topology) -> &'static str {
+/// What [`calibrate`] found.
+pub struct Calibration {
+    /// What it measured against.
+    pub counter: &'static str,
+    /// What it measured.
+    pub rates: Rates,
+}
+
+/// Finds out how fast the TSC counts, and the local APIC's timer where deadlines are not TSC values. `Err` says what stands still.
+pub fn calibrate(topology: &Topology) -> Result<Calibration, &'static str> {
     let counter = reference::Counter::best(topology);
-    let mut ticks = 0;
-    let timer = lapic::measure(|| ticks = counter.ticks_during(CALIBRATION_MS));
-    let hz = ticks * (1000 / CALIBRATION_MS);
-    if hz > 0 {
-        TSC_HZ.store(hz, Ordering::Relaxed);
-        let scale = (1_000_000_000u128 << 32) / u128::from(hz);
-        NS_PER_TICK.store(scale as u64, Ordering::Relaxed);
-        let scale = (u128::from(hz) << 32) / 1_000_000_000;
-        TICKS_PER_NS.store(scale as u64, Ordering::Relaxed);
+    let look = || Look { before: cpu::rdtsc(), counter: counter.read(), timer: lapic::count(), after: cpu::rdtsc() };
+    let rates = model::time::calibrate(&counter.reference, lapic::start_count, look);
+    lapic::end_count();
+    let rates = rates.ok_or("no counter of known rate counts (HPET, ACPI PM timer, 8254), or the TSC stands still")?;
+    if rates.timer_hz == 0 && !lapic::has_deadline() {
+        return Err("the local APIC's timer stands still");
     }
-    lapic::set_timer_hz(timer.saturating_mul((1000 / CALIBRATION_MS) as u32));
-    counter.name()
+    TSC_HZ.store(rates.tsc_hz, Ordering::Relaxed);
+    let scale = (1_000_000_000u128 << 32) / u128::from(rates.tsc_hz);
+    NS_PER_TICK.store(scale as u64, Ordering::Relaxed);
+    let scale = (u128::from(rates.tsc_hz) << 32) / 1_000_000_000;
+    TICKS_PER_NS.store(scale as u64, Ordering::Relaxed);
+    lapic::set_timer_hz(rates.timer_hz);
+    Ok(Calibration { counter: counter.name(), rates })
 }

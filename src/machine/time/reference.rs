@@ -1,25 +1,27 @@
 //! Counters whose rate is known: HPET, ACPI PM timer, 8254.
 
 use model::addr::MachineAddr;
+use model::time::Reference;
 use x86_64::instructions::port::Port;
 
-use crate::acpi::{Reference, Topology};
-use crate::cpu;
+use crate::acpi::{self, Topology};
 use crate::mem::map::{self, Rights};
 
-/// Ticks of the PM timer in a second (ACPI 6.5 4.8.3.3).
-const PM_TIMER_HZ: u64 = 3_579_545;
-/// Ticks of the 8254 in a second.
-const PIT_HZ: u64 = 1_193_182;
-/// Reads after which a counter that stands still is given up.
-const PATIENCE: u32 = 10_000_000;
+/// Reads in which a counter is to move.
+const PATIENCE: u32 = 100_000;
 
-/// A counter that can be waited on.
-pub enum Counter {
-    /// The HPET: its main counter, and its period in femtoseconds.
-    Hpet { counter: *const u32, period_fs: u64 },
-    /// The ACPI PM timer: its port and the bits that count.
-    PmTimer { port: u16, mask: u32 },
+/// A counter, and its rate.
+pub struct Counter {
+    /// Its rate.
+    pub reference: Reference,
+    source: Source,
+}
+
+enum Source {
+    /// The HPET's main counter.
+    Hpet(*const u32),
+    /// The port of the ACPI PM timer.
+    PmTimer(u16),
     /// Channel 2 of the 8254.
     Pit,
 }
@@ -27,25 +29,28 @@ pub enum Counter {
 impl Counter {
     /// The best counter of the board that does count.
     pub fn best(topology: &Topology) -> Self {
-        let found = topology.references().iter().find_map(|reference| match *reference {
-            Reference::Hpet(address) => Self::hpet(address),
-            Reference::PmTimer { port, is_32_bit } => {
-                Some(Self::PmTimer { port, mask: if is_32_bit { u32::MAX } else { 0xff_ffff } })
-            }
+        let found = topology.references().iter().find_map(|reference| {
+            let counter = match *reference {
+                acpi::Reference::Hpet(address) => Self::hpet(address)?,
+                acpi::Reference::PmTimer { port, is_32_bit } => {
+                    Self { reference: Reference::acpi_pm(is_32_bit), source: Source::PmTimer(port) }
+                }
+            };
+            counter.counts().then_some(counter)
         });
-        found.filter(Self::counts).unwrap_or(Self::Pit)
+        found.unwrap_or_else(Self::pit)
     }
 
     /// What it is.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Hpet { .. } => "HPET",
-            Self::PmTimer { .. } => "ACPI PM timer",
-            Self::Pit => "8254",
+        match self.source {
+            Source::Hpet(_) => "HPET",
+            Source::PmTimer(_) => "ACPI PM timer",
+            Source::Pit => "8254",
         }
     }
 
-    /// IA-PC HPET specification 1.0a, 2.3: capabilities at 0, configuration at 0x10, counter at 0xf0.
+    /// IA-PC HPET specification 1.0a, 2.3: capabilities at 0, configuration at 0x10, counter at 0xf0, whose lower half is read.
     fn hpet(address: u64) -> Option<Self> {
         let base = map::device(MachineAddr::new(address), 0x400, Rights::DEVICE)?;
         // SAFETY: firmware says that an HPET's registers are here, and they are mapped; turning the counter on raises nothing.
@@ -55,60 +60,48 @@ impl Counter {
             configuration.write_volatile(configuration.read_volatile() | 1);
             period
         };
-        let is_believable = (1..=100_000_000).contains(&period);
-        is_believable.then(|| Self::Hpet { counter: base.wrapping_add(0xf0).cast(), period_fs: u64::from(period) })
+        let reference = Reference::hpet(period, false)?;
+        Some(Self { reference, source: Source::Hpet(base.wrapping_add(0xf0).cast()) })
+    }
+
+    /// Channel 2 counts down from 65,536 again and again: mode 2, its gate open, the speaker off (8254 data sheet; ports 0x42, 0x43, 0x61).
+    fn pit() -> Self {
+        // SAFETY: channel 2 drives the speaker alone, which stays silent.
+        unsafe {
+            let mut gate = Port::<u8>::new(0x61);
+            let old = gate.read();
+            gate.write(old & !2 | 1);
+            Port::<u8>::new(0x43).write(0xb4u8);
+            let mut count = Port::<u8>::new(0x42);
+            count.write(0u8);
+            count.write(0u8);
+        }
+        Self { reference: Reference::PIT, source: Source::Pit }
     }
 
     fn counts(&self) -> bool {
         let first = self.read();
-        (0..100_000).any(|_| self.read() != first)
+        (0..PATIENCE).any(|_| self.read() != first)
     }
 
-    fn read(&self) -> u32 {
-        match *self {
+    /// Its count, in the bits that count.
+    pub fn read(&self) -> u64 {
+        match self.source {
             // SAFETY: the counter is mapped.
-            Self::Hpet { counter, .. } => unsafe { counter.read_volatile() },
+            Source::Hpet(counter) => u64::from(unsafe { counter.read_volatile() }),
             // SAFETY: reading the timer that firmware names changes nothing.
-            Self::PmTimer { port, mask } => unsafe { Port::<u32>::new(port).read() & mask },
-            Self::Pit => 0,
+            Source::PmTimer(port) => u64::from(unsafe { Port::<u32>::new(port).read() }),
+            Source::Pit => read_pit(),
         }
-    }
-
-    /// How far the TSC goes while this counter goes `ms` milliseconds; 0 if the counter stands still.
-    pub fn ticks_during(&self, ms: u64) -> u64 {
-        let (wanted, mask) = match *self {
-            Self::Hpet { period_fs, .. } => (ms * 1_000_000_000_000 / period_fs, u32::MAX),
-            Self::PmTimer { mask, .. } => (PM_TIMER_HZ * ms / 1000, mask),
-            Self::Pit => return pit_ticks_during(ms),
-        };
-        let (first, start) = (self.read(), cpu::rdtsc());
-        for _ in 0..PATIENCE {
-            let passed = u64::from(self.read().wrapping_sub(first) & mask);
-            if passed >= wanted {
-                // The counter may have gone past: scale to what was asked.
-                return (u128::from(cpu::rdtsc() - start) * u128::from(wanted) / u128::from(passed)) as u64;
-            }
-        }
-        0
     }
 }
 
-/// One shot of channel 2, whose output is read at bit 5 of port 0x61.
-fn pit_ticks_during(ms: u64) -> u64 {
-    let count = PIT_HZ * ms / 1000;
-    // SAFETY: channel 2 drives the speaker alone, which stays silent (bit 1 of port 0x61 clear).
+fn read_pit() -> u64 {
+    // SAFETY: what channel 2 counts is latched, and read; nothing else is changed.
     unsafe {
-        let mut gate = Port::<u8>::new(0x61);
-        let old = gate.read() & !3;
-        gate.write(old | 1);
-        Port::<u8>::new(0x43).write(0xb0u8);
-        let mut data = Port::<u8>::new(0x42);
-        data.write(count as u8);
-        data.write((count >> 8) as u8);
-        let start = cpu::rdtsc();
-        let is_over = (0..PATIENCE).any(|_| gate.read() & 0x20 != 0);
-        let end = cpu::rdtsc();
-        gate.write(old);
-        if is_over { end - start } else { 0 }
+        Port::<u8>::new(0x43).write(0x80u8);
+        let mut count = Port::<u8>::new(0x42);
+        let low: u8 = count.read();
+        u64::from(u16::from_le_bytes([low, count.read()]))
     }
 }

@@ -9,7 +9,7 @@ mod queue;
 mod rate;
 mod wallclock;
 
-pub use calibrate::{Meter, Reference, median};
+pub use calibrate::{Look, Rates, Reference, calibrate};
 pub use pvclock::{Clock, Scale, TimeInfo};
 pub use queue::{Handle, TimerQueue};
 pub use rate::Rate;
