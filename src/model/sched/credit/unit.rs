@@ -29,6 +29,8 @@ pub(super) struct Unit {
     pub(super) account: Arc<Account>,
     /// Its virtual time: how much it ran, divided by its weight. It wraps.
     pub(super) spent: u64,
+    /// While it is in a calendar: what it ran beyond `spent`, for which there is no room.
+    pub(super) excess: u64,
     pub(super) place: Place,
     pub(super) asleep: bool,
     /// Asleep because it was taken down.
@@ -53,7 +55,7 @@ pub(super) struct Unit {
     pub(super) runstate: Runstate,
     pub(super) link: Link,
     /// What a slice cost it, and of which account's shares and slice.
-    step: u64,
+    pub(super) step: u64,
     priced: (u64, u64),
 }
 
@@ -62,6 +64,7 @@ impl Unit {
         Self {
             account,
             spent: 0,
+            excess: 0,
             place: Place::Off,
             asleep: false,
             is_down: false,
@@ -118,10 +121,10 @@ impl Unit {
         self.runstate.transition(self.resting_state(), now_ns);
     }
 
-    pub(super) fn join(&mut self) {
+    pub(super) fn join(&mut self, now_ns: u64, slice_ns: u64) {
         if !self.competes {
             self.competes = true;
-            self.account.join();
+            self.account.join(now_ns, slice_ns);
         }
     }
 
@@ -129,6 +132,14 @@ impl Unit {
         if self.competes {
             self.competes = false;
             self.account.leave();
+        }
+    }
+
+    /// It is in no calendar any more.
+    #[inline]
+    pub(super) fn restore(&mut self) {
+        if self.excess != 0 {
+            self.spent = self.spent.wrapping_add(core::mem::take(&mut self.excess));
         }
     }
 
