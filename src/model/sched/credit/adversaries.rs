@@ -285,6 +285,33 @@ fn a_cpu_that_runs_one_or_none_asks_for_no_deadline() {
 }
 
 #[test]
+fn nor_does_one_that_is_left_alone_and_one_that_has_company_again_shares() {
+    let mut world = World::new(2);
+    let made = spinning(&mut world, &[(256, 3)]);
+    world.run(100 * MS);
+    let mut from = Some(Key(0));
+    while let Some(key) = from {
+        from = offline(&mut world.cpus, CpuId(1), key, world.now);
+    }
+    world.settle();
+    world.run(100 * MS);
+    made[0][1..].iter().for_each(|&n| world.pause(n));
+    world.settle();
+    world.run(100 * MS);
+    let before = world.decisions;
+    world.run(1000 * MS);
+    assert_eq!(world.decisions, before);
+    made[0][1..].iter().for_each(|&n| world.unpause(n));
+    world.settle();
+    online(&mut world.cpus, CpuId(1), world.now);
+    world.settle();
+    let before = ran(&world);
+    world.run(30_000 * MS);
+    let due: Vec<_> = made[0].iter().map(|&n| (n, 2.0 / 3.0)).collect();
+    within("share error in % over 30 s, a CPU that came back", worst_error(&world, &before, &due, 30_000 * MS), 2.0);
+}
+
+#[test]
 fn soft_affinity_is_kept_while_there_is_room() {
     let mut world = World::new(4);
     let made = spinning(&mut world, &[(256, 2)]);

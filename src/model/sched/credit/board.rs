@@ -197,15 +197,15 @@ struct Hint {
     sibling: AtomicU16,
 }
 
-/// What the board says of one that waits.
+/// What the board says of those that wait first in the queues of other CPUs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    /// In whose queue.
+pub(super) struct Earliest {
+    /// In whose queue the earliest is.
     pub cpu: CpuId,
     /// Its virtual time, by the common measure.
     pub spent: u64,
-    /// What a slice costs it.
-    pub step: u64,
+    /// What a slice costs the one of all that it costs most.
+    pub dearest: u64,
 }
 
 /// What is shared among all queues.
@@ -494,22 +494,21 @@ impl Board {
 
     /// Of what waits first in the queues of other CPUs the earliest.
     #[inline(always)]
-    pub(super) fn earliest(&self, cpu: CpuId) -> Option<Waiting> {
+    pub(super) fn earliest(&self, cpu: CpuId) -> Option<Earliest> {
         if self.movable.has_others(cpu) { self.find_earliest(cpu) } else { None }
     }
 
-    fn find_earliest(&self, cpu: CpuId) -> Option<Waiting> {
-        let mut earliest: Option<Waiting> = None;
-        let mut most = 0;
+    fn find_earliest(&self, cpu: CpuId) -> Option<Earliest> {
+        let (mut earliest, mut dearest) = (None, 0);
         for other in self.movable.get().without(&CpuSet::only(cpu)).iter() {
             let hint = &self.hints[other.0 as usize];
-            let (spent, step) = (hint.first.load(Ordering::Relaxed), hint.step.load(Ordering::Relaxed));
-            most = most.max(step);
-            if earliest.is_none_or(|before| is_before(spent, before.spent)) {
-                earliest = Some(Waiting { cpu: other, spent, step });
+            let spent = hint.first.load(Ordering::Relaxed);
+            dearest = hint.step.load(Ordering::Relaxed).max(dearest);
+            if earliest.is_none_or(|(before, _)| is_before(spent, before)) {
+                earliest = Some((spent, other));
             }
         }
-        earliest.map(|waiting| Waiting { step: most, ..waiting })
+        earliest.map(|(spent, cpu)| Earliest { cpu, spent, dearest })
     }
 }
 

@@ -166,7 +166,7 @@ impl Queue {
         let unit = self.units.of(key);
         let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
         let drift = spent.wrapping_add(self.offset).wrapping_sub(first.spent) as i64;
-        self.dearest = step.max(first.step);
+        self.dearest = step.max(first.dearest);
         let most = (MEMORY.0 * self.dearest).min(MEMORY.1 * step) as i64;
         if drift > most {
             self.offset = self.offset.wrapping_sub((drift - most) as u64);

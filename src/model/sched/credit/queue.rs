@@ -276,17 +276,17 @@ impl Queue {
         }
     }
 
+    /// Has the board say what waits here, if others may take it.
     #[inline]
     pub(super) fn publish(&mut self, board: &Board) {
-        if board.has_company() {
-            self.tell(board);
+        if self.nr_movable == 0 {
+            board.publish(self.cpu, None);
+        } else if board.has_company() {
+            self.publish_first(board);
         }
     }
 
-    fn tell(&mut self, board: &Board) {
-        if self.nr_movable == 0 {
-            return board.publish(self.cpu, None);
-        }
+    fn publish_first(&mut self, board: &Board) {
         let offset = self.offset;
         let first = self.least().map(|key| self.units.of(key)).map(|unit| (unit.spent.wrapping_add(offset), unit.step));
         board.publish(self.cpu, first);
