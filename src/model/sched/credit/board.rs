@@ -2,7 +2,8 @@
 //!
 //! Two pairs of a store and a load keep a CPU from idling beside work, and from running on without a deadline while somebody
 //! waits elsewhere: who makes somebody wait puts the queue on the board and then looks who idles; who idles says so and then
-//! looks at the board. A fence stands between the two on both sides, so one of them sees the other.
+//! looks at the board. A fence stands between the two on both sides, so one of them sees the other. While one CPU is online there is
+//! nobody to tell: who comes online puts the other's queue on the board, under its lock.
 
 use super::calendar::is_before;
 use crate::ids::CpuId;
