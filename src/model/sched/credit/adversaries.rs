@@ -21,11 +21,28 @@ fn ran(world: &World) -> Vec<u64> {
 
 /// Domains that spin, by weight and number of virtual CPUs.
 fn spinning(world: &mut World, domains: &[(u32, usize)]) -> Vec<Vec<usize>> {
-    let make = |&(weight, count): &(u32, usize)| {
-        let account = World::account(weight, 0);
-        (0..count).map(|_| world.add(&account, CpuSet::ALL, Does::Spins)).collect()
+    let domains: Vec<Mixed> = domains.iter().map(|&(weight, vcpus)| (weight, vcpus, 0)).collect();
+    mixed(world, &domains)
+}
+
+/// A domain of a mix: its weight, how many virtual CPUs it has, and its cap.
+type Mixed = (u32, usize, u32);
+
+/// Domains that spin, some with caps.
+fn mixed(world: &mut World, domains: &[Mixed]) -> Vec<Vec<usize>> {
+    let make = |&(weight, vcpus, cap): &Mixed| {
+        let account = World::account(weight, cap);
+        (0..vcpus).map(|_| world.add(&account, CpuSet::ALL, Does::Spins)).collect()
     };
     domains.iter().map(make).collect()
+}
+
+/// CPUs with slices of so many ms.
+fn with_slices(cpus: u32, tslice_ms: u32, ratelimit_us: u32) -> World {
+    let world = World::new(cpus);
+    let params = Params { tslice_ms, ratelimit_us, ..Params::default() };
+    world.cpus.board().set_params(params).expect("in range");
+    world
 }
 
 fn share_error(cpus: u32, domains: &[(u32, usize)], due: &[f64], seconds: u64) -> f64 {
@@ -104,10 +121,8 @@ fn a_capped_domain_leaves_room_where_there_is_some() {
     {
         let mut worst: f64 = 0.0;
         for tslice_ms in [1, 5, 30] {
-            let mut world = World::new(cpus);
-            world.cpus.board().set_params(Params { tslice_ms, ratelimit_us: 500, ..Params::default() }).unwrap();
-            let account = World::account(256, cap);
-            (0..vcpus).for_each(|_| _ = world.add(&account, CpuSet::ALL, Does::Spins));
+            let mut world = with_slices(cpus, tslice_ms, 500);
+            mixed(&mut world, &[(256, vcpus, cap)]);
             let made = spinning(&mut world, &vec![(256, 1); busy]);
             world.run(1000 * MS);
             let before = ran(&world);
@@ -119,9 +134,6 @@ fn a_capped_domain_leaves_room_where_there_is_some() {
         within(&what, worst, 2.0);
     }
 }
-
-/// A domain of a mix: its weight, how many virtual CPUs it has, and its cap.
-type Mixed = (u32, usize, u32);
 
 /// What each of some domains is due of so many CPUs, by weight, where none gets more than its cap and a CPU for each virtual CPU.
 fn due_by_weight(cpus: u32, domains: &[Mixed]) -> Vec<f64> {
@@ -142,13 +154,8 @@ fn due_by_weight(cpus: u32, domains: &[Mixed]) -> Vec<f64> {
 /// By how much the worst of a mix is off over 30 s beyond what three slices make, in percent of its share: of those whose cap
 /// binds, if any has one.
 fn mix_error(cpus: u32, tslice_ms: u32, domains: &[Mixed], timers: u64) -> f64 {
-    let mut world = World::new(cpus);
-    world.cpus.board().set_params(Params { tslice_ms, ..Params::default() }).unwrap();
-    let make = |&(weight, vcpus, cap): &Mixed| -> Vec<usize> {
-        let account = World::account(weight, cap);
-        (0..vcpus).map(|_| world.add(&account, CpuSet::ALL, Does::Spins)).collect()
-    };
-    let made: Vec<Vec<usize>> = domains.iter().map(make).collect();
+    let mut world = with_slices(cpus, tslice_ms, Params::default().ratelimit_us);
+    let made = mixed(&mut world, domains);
     for _ in 0..timers {
         world.add(&World::account(256, 0), CpuSet::ALL, Does::Ticks { period: 5 * MS, work: 20 * US });
     }
