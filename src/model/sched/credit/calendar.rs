@@ -3,9 +3,9 @@
 //! A virtual CPU's slice advances its virtual time by its step, which depends on its weight. Those with steps from 4ᵏ to
 //! 4ᵏ⁺¹ are in one group: a ring of 64 slots of 4ᵏ/2 each. All in a group are from two steps before the queue's
 //! virtual time to four after it, which is at most 49 slots, so that no two turns of the ring meet; what is earlier than that is in
-//! the first slot, and while there is any, the queue's virtual time stands. A slot is a list in the order of arrival. The least is
-//! the head of the first slot of one of the groups, or among the first in it. One that is alone is in no list: most queues
-//! have one that waits, or none.
+//! the first slot, and while there is any, the queue's virtual time stands. A slot is
+//! a list in the order of arrival. The least is the head of the first slot of one of the groups, or among the first in it. One that is alone is in no list:
+//! most queues have one that waits, or none.
 
 use super::unit::Units;
 use crate::sched::Key;

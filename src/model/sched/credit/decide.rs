@@ -149,12 +149,12 @@ impl Queue {
     /// Whether another CPU is about to take `next`, as the one that runs there will be further ahead.
     fn leaves_it(&mut self, key: Key, next: Key, board: &Board) -> bool {
         let slice = board.slice_ns();
-        let (own, step) = (self.units.of(key).spent.wrapping_add(self.offset), self.units.of(key).step(slice));
+        let (own, step) = (self.units.of(key).spent, self.units.of(key).step(slice));
         let unit = self.units.of(next);
-        let (other, dearest) = (unit.spent.wrapping_add(self.offset), step.max(unit.step(slice)));
+        let (ahead, dearest) = (own.wrapping_sub(unit.spent), step.max(unit.step(slice)));
         let (hard, soft) = unit.affinity();
-        let (may_move, among) = (unit.may_move, hard.and(soft));
-        may_move && self.is_left(own, step, other, dearest, &among, board)
+        let than = own.wrapping_add(self.offset).wrapping_add(step / 2);
+        unit.may_move && ahead <= PATIENCE * dearest && board.is_further(self.cpu, than, &hard.and(soft))
     }
 
     /// Whether there is a queue to look into for one that should go before `key`.
@@ -165,27 +165,8 @@ impl Queue {
         }
         let unit = self.units.of(key);
         let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
+        let drift = spent.wrapping_add(self.offset).wrapping_sub(first.spent) as i64;
         self.dearest = step.max(first.dearest);
-        self.keep_pace(key, spent, step, first.spent);
-        let lag = first.spent.wrapping_sub(self.offset).wrapping_sub(self.vtime) as i64;
-        self.lag = lag.max(0) as u64;
-        let own = spent.wrapping_add(self.offset);
-        let slack = if board.distance(self.cpu, first.cpu) > 3 { step } else { step / 2 };
-        let than = own.wrapping_sub(slack);
-        let is_due =
-            is_before(first.spent, than) && !self.is_left(own, step, first.spent, self.dearest, &CpuSet::ALL, board);
-        is_due.then_some(Step::Look { victim: first.cpu, than })
-    }
-
-    /// Whether one that waits with `other` is left to one of these CPUs, whose own will be further ahead than the one that is here with
-    /// `own`, by the common measure: for a slice of the dearest.
-    fn is_left(&self, own: u64, step: u64, other: u64, dearest: u64, among: &CpuSet, board: &Board) -> bool {
-        own.wrapping_sub(other) <= PATIENCE * dearest && board.is_further(self.cpu, own.wrapping_add(step / 2), among)
-    }
-
-    /// Keeps the one that is about to run within bounds of the `first` that waits elsewhere.
-    fn keep_pace(&mut self, key: Key, spent: u64, step: u64, first: u64) {
-        let drift = spent.wrapping_add(self.offset).wrapping_sub(first) as i64;
         let most = (MEMORY.0 * self.dearest).min(MEMORY.1 * step) as i64;
         if drift > most {
             self.offset = self.offset.wrapping_sub((drift - most) as u64);
@@ -200,6 +181,19 @@ impl Queue {
                 self.offset = self.offset.wrapping_add(by);
             }
         }
+        let lag = first.spent.wrapping_sub(self.offset).wrapping_sub(self.vtime) as i64;
+        self.lag = lag.max(0) as u64;
+        let slack = if board.distance(self.cpu, first.cpu) > 3 { step } else { step / 2 };
+        let than = spent.wrapping_add(self.offset).wrapping_sub(slack);
+        if !is_before(first.spent, than) {
+            return None;
+        }
+        let own = spent.wrapping_add(self.offset);
+        let is_patient = own.wrapping_sub(first.spent) <= PATIENCE * self.dearest;
+        if is_patient && board.is_further(self.cpu, own.wrapping_add(step / 2), &CpuSet::ALL) {
+            return None;
+        }
+        Some(Step::Look { victim: first.cpu, than })
     }
 
     /// The current one leaves the CPU. If it waits it is to be put in; else it rests, or is to move when it has been saved. Answers its

@@ -30,7 +30,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
 use decide::Step;
-use queue::{How, NEVER, Placed, Ready};
+use queue::{NEVER, Placed, Ready};
 use unit::Unit;
 
 /// The queues of all CPUs, and what is shared among them.
@@ -338,19 +338,19 @@ fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: Placed, now_ns
     let board = queues.board();
     fence(Ordering::SeqCst); // the queue is on the board; see there
     if !board.idle.is_empty() {
-        if placed.how == How::AtHome && board.claim_home(home) {
+        if matches!(placed, Placed::AtHome(_)) && board.claim_home(home) {
             return queues.kick(home);
         }
         if give_to_idle(queues, key, home, now_ns) {
             return;
         }
     }
-    if placed.look_at != NEVER {
+    if placed.look_at() != NEVER {
         board.lone.take_out(home); // it has a deadline now, or is kicked
-        queues.look_by(home, placed.look_at, now_ns);
+        queues.look_by(home, placed.look_at(), now_ns);
     }
     // One that woke has its turn soon; who was put off for it tells of itself.
-    if placed.how == How::PutOff && !board.lone.is_empty() {
+    if matches!(placed, Placed::PutOff(_)) && !board.lone.is_empty() {
         disturb_lone(queues, key, home);
     }
 }

@@ -29,25 +29,26 @@ pub(super) const MEMORY: (u64, u64) = (16, 64);
 /// Stands in [`super::calendar::Link`] of those that are in no calendar.
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
-/// One that has begun to wait. Small enough for two registers.
+/// One that has begun to wait, and when the queue's CPU has to look at it, in ns: [`NEVER`] if not sooner than it would. It is small
+/// enough for two registers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placed {
-    pub how: How,
-    /// When the queue's CPU has to look at it, in ns: [`NEVER`] if not sooner than it would.
-    pub look_at: u64,
+pub(super) enum Placed {
+    /// It woke, and some CPU may be glad to have it.
+    Woken(u64),
+    /// As the last, and this CPU is one of those on which it would rather.
+    AtHome(u64),
+    /// It was put off, or moved.
+    PutOff(u64),
 }
 
 /// No time.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// How one has begun to wait.
+/// How one has begun to wait: as [`Placed`], without a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// It woke, and some CPU may be glad to have it.
     Woken,
-    /// As the last, and this CPU is one of those on which it would rather.
     AtHome,
-    /// It was put off, or moved.
     PutOff,
 }
 
@@ -59,6 +60,22 @@ impl How {
             (true, false) => Self::Woken,
             (false, _) => Self::PutOff,
         }
+    }
+}
+
+impl Placed {
+    #[inline]
+    fn new(how: How, look_at: u64) -> Self {
+        match how {
+            How::AtHome => Self::AtHome(look_at),
+            How::Woken => Self::Woken(look_at),
+            How::PutOff => Self::PutOff(look_at),
+        }
+    }
+
+    pub(super) fn look_at(self) -> u64 {
+        let (Self::Woken(at) | Self::AtHome(at) | Self::PutOff(at)) = self;
+        at
     }
 }
 
@@ -286,7 +303,7 @@ impl Queue {
         let goes_first = how != How::PutOff && !is_before(self.last_first(), spent);
         let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
         let look_at = if wanted < self.armed { wanted } else { NEVER };
-        Placed { how, look_at }
+        Placed::new(how, look_at)
     }
 
     /// As [`Self::enqueue`], and the board is not told. Answers its virtual time as well.
@@ -362,7 +379,10 @@ impl Queue {
     pub(super) fn let_out(&mut self, key: Key) {
         self.parked.remove(&mut self.units, key);
         self.nr_parked -= 1;
-        self.units.of(key).drop_claim(self.vtime);
+        let unit = self.units.of(key);
+        if is_before(unit.spent, self.vtime) {
+            unit.spent = self.vtime;
+        }
     }
 
     /// One that sleeps with a debt is no longer among those. That the debt has been run off by now is no claim.
@@ -371,7 +391,9 @@ impl Queue {
         self.indebted.remove(&mut self.units, key);
         let unit = self.units.of(key);
         unit.restore();
-        unit.drop_claim(self.vtime);
+        if is_before(unit.spent, self.vtime) {
+            unit.spent = self.vtime;
+        }
     }
 
     /// One that is nowhere has nothing to do: it keeps its debt, if it has one. What ran up to now has been charged.
@@ -482,7 +504,7 @@ impl Queue {
     pub(super) fn saved(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         match self.units.get(key) {
             Some(unit) if unit.place == Place::Waiting && unit.may_move => {
-                Ready::Placed(Placed { how: How::of(unit), look_at: NEVER })
+                Ready::Placed(Placed::new(How::of(unit), NEVER))
             }
             Some(unit) if unit.place == Place::Off && unit.wants_to_run() => self.settle(key, now, board),
             _ => Ready::No,

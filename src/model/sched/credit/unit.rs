@@ -135,14 +135,6 @@ impl Unit {
         }
     }
 
-    /// It has no claim on a queue at `vtime`.
-    #[inline]
-    pub(super) fn drop_claim(&mut self, vtime: u64) {
-        if is_before(self.spent, vtime) {
-            self.spent = vtime;
-        }
-    }
-
     /// It is in no calendar any more.
     #[inline]
     pub(super) fn restore(&mut self) {
