@@ -2,17 +2,17 @@
 
 use super::board::{Board, Whereabouts};
 use super::calendar::is_before;
-use super::queue::{LEAST_TURN_NS, MEMORY, NEVER, NO_SLOT, Queue};
+use super::queue::{LEAST_TURN_NS, NEVER, NO_SLOT, Queue};
 use super::unit::Place;
 use crate::ids::CpuId;
-use crate::sched::{CpuSet, Decision, Key, RunState};
+use crate::sched::{Decision, Key, RunState};
 
 /// Debts that a decision looks at.
 const DEBTS: u32 = 4;
 /// Parked virtual CPUs that a decision looks at, and how many it parks.
 const PARKED: u32 = 8;
-/// How long one is left to other CPUs at most, in the dearest slices.
-const PATIENCE: u64 = 1;
+/// How far queues drift apart at most, in steps of the one that is about to run.
+const DRIFT: u64 = 4;
 /// Between looks at parked virtual CPUs when there are more than one look takes, in ns.
 const RELOOK_NS: u64 = 100_000;
 
@@ -27,15 +27,16 @@ pub(super) enum Step {
 
 impl Queue {
     /// Those whose debt has been run off no longer compete.
-    fn forgive(&mut self, now: u64, board: &Board) {
+    fn forgive(&mut self) {
         for _ in 0..DEBTS {
             let Some(key) = self.indebted.first(&self.units, self.vtime) else { return };
             if is_before(self.vtime, self.units.of(key).spent) {
                 return;
             }
-            self.repay(key);
-            self.units.of(key).place = Place::Off;
-            self.rest(key, now, board);
+            self.indebted.remove(&mut self.units, key);
+            let unit = self.units.of(key);
+            unit.place = Place::Off;
+            unit.leave();
         }
     }
 
@@ -49,13 +50,13 @@ impl Queue {
         for _ in 0..all.min(PARKED) {
             let Some(key) = self.parked.first() else { break };
             let Place::Parked(until) = self.units.of(key).place else { break };
+            self.parked.remove(&mut self.units, key);
             if until <= now || self.units.of(key).account.cap() == 0 {
-                self.let_out(key);
+                self.nr_parked -= 1;
                 self.units.of(key).place = Place::Off;
                 let _ = self.enqueue(key, now, board);
                 self.has_new = true;
             } else {
-                self.parked.remove(&mut self.units, key);
                 self.parked.push(&mut self.units, key, NO_SLOT);
                 next = next.min(until);
             }
@@ -81,21 +82,20 @@ impl Queue {
         self.nr_parked += 1;
     }
 
-    /// What the CPU does. `yields` says that the current one lets another go first, `found` that this is asked again, after a look
-    /// into the queue that was to be looked into, and whether one was taken there.
-    pub(super) fn decide(&mut self, now: u64, yields: bool, found: Option<bool>, board: &Board) -> Step {
-        let has_looked = found.is_some();
+    /// What the CPU does. `yields` says that the current one lets another go first, `has_looked` that this is asked again, after a look
+    /// into the queue that was to be looked into.
+    pub(super) fn decide(&mut self, now: u64, yields: bool, has_looked: bool, board: &Board) -> Step {
         let now = now.max(self.charged_to);
         if !has_looked {
             self.loaded = self.current;
         }
         self.charge(now, board);
         let (was_idle, has_others) = (self.current.is_none(), board.movable.has_others(self.cpu));
-        self.forgive(now, board);
+        self.forgive();
         self.unpark(now, board);
         let next = if self.is_online { self.first_allowed(now, board) } else { None };
         let current = self.current.filter(|&key| self.may_stay(key, now, board));
-        let stays = current.filter(|&key| self.goes_on(key, yields, next, found == Some(true), now, board));
+        let stays = current.filter(|&key| self.goes_on(key, yields, next, now, board));
         if let Some(key) = stays
             && now < self.slice_end
         {
@@ -132,68 +132,35 @@ impl Queue {
     }
 
     /// Whether the current one goes on beside the first that waits.
-    fn goes_on(&mut self, key: Key, yields: bool, next: Option<Key>, found: bool, now: u64, board: &Board) -> bool {
+    fn goes_on(&mut self, key: Key, yields: bool, next: Option<Key>, now: u64, board: &Board) -> bool {
         let Some(next) = next else { return true };
         if yields {
             return false;
         }
         let goes_first = self.goes_first(next);
         let had_turn = now.saturating_sub(self.taken_at) >= board.ratelimit_ns();
+        let first = self.units.of(next).spent;
         if goes_first {
             return !had_turn;
         }
-        let first = self.units.of(next).spent;
-        now < self.slice_end || is_before(self.units.of(key).spent, first) || !found && self.leaves_it(key, next, board)
-    }
-
-    /// Whether another CPU is about to take `next`, as the one that runs there will be further ahead.
-    fn leaves_it(&mut self, key: Key, next: Key, board: &Board) -> bool {
-        let slice = board.slice_ns();
-        let (own, step) = (self.units.of(key).spent, self.units.of(key).step(slice));
-        let unit = self.units.of(next);
-        let (ahead, dearest) = (own.wrapping_sub(unit.spent), step.max(unit.step(slice)));
-        let (hard, soft) = unit.affinity();
-        let than = own.wrapping_add(self.offset).wrapping_add(step / 2);
-        unit.may_move && ahead <= PATIENCE * dearest && board.is_further(self.cpu, than, &hard.and(soft))
+        now < self.slice_end || is_before(self.units.of(key).spent, first)
     }
 
     /// Whether there is a queue to look into for one that should go before `key`.
     fn look(&mut self, key: Key, board: &Board) -> Option<Step> {
-        let first = board.earliest(self.cpu)?;
-        if !self.has_joined {
-            self.join(board);
-        }
+        let (earliest, victim) = board.earliest(self.cpu)?;
         let unit = self.units.of(key);
         let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
-        let drift = spent.wrapping_add(self.offset).wrapping_sub(first.spent) as i64;
-        self.dearest = step.max(first.dearest);
-        let most = (MEMORY.0 * self.dearest).min(MEMORY.1 * step) as i64;
+        let drift = spent.wrapping_add(self.offset).wrapping_sub(earliest) as i64;
+        let most = (DRIFT * step) as i64;
         if drift > most {
             self.offset = self.offset.wrapping_sub((drift - most) as u64);
         } else if drift < -most {
-            // One that lags alone, as its share is more than a CPU, loses its claim alone.
-            let by = (-most - drift) as u64;
-            let lifted = spent.wrapping_add(by);
-            let others_lag = self.least().is_some_and(|key| is_before(self.units.of(key).spent, lifted));
-            if self.runs(key) && !others_lag {
-                self.units.of(key).spent = lifted;
-            } else {
-                self.offset = self.offset.wrapping_add(by);
-            }
+            self.offset = self.offset.wrapping_add((-most - drift) as u64);
         }
-        let lag = first.spent.wrapping_sub(self.offset).wrapping_sub(self.vtime) as i64;
-        self.lag = lag.max(0) as u64;
-        let slack = if board.distance(self.cpu, first.cpu) > 3 { step } else { step / 2 };
+        let slack = if board.distance(self.cpu, victim) > 3 { step } else { step / 2 };
         let than = spent.wrapping_add(self.offset).wrapping_sub(slack);
-        if !is_before(first.spent, than) {
-            return None;
-        }
-        let own = spent.wrapping_add(self.offset);
-        let is_patient = own.wrapping_sub(first.spent) <= PATIENCE * self.dearest;
-        if is_patient && board.is_further(self.cpu, own.wrapping_add(step / 2), &CpuSet::ALL) {
-            return None;
-        }
-        Some(Step::Look { victim: first.cpu, than })
+        is_before(earliest, than).then_some(Step::Look { victim, than })
     }
 
     /// The current one leaves the CPU. If it waits it is to be put in; else it rests, or is to move when it has been saved. Answers its
@@ -239,7 +206,7 @@ impl Queue {
             turn = unit.account.ns_of(last.wrapping_sub(spent)).clamp(least_ns, slice);
         }
         if !goes_first || self.ahead == 0 {
-            self.ahead = unit.step(slice).saturating_add(self.lag);
+            self.ahead = unit.step(slice);
         }
         let vtime = least.filter(|&least| is_before(least, spent)).unwrap_or(spent);
         if is_before(self.vtime, vtime) {
@@ -260,13 +227,9 @@ impl Queue {
         if competes && !self.has_joined {
             self.join(board);
         } else if !competes {
-            (self.has_joined, self.lag, self.dearest) = (false, 0, 0);
+            self.has_joined = false;
         }
         self.set_lone(run.is_some() && !competes, board);
-        if let Some(key) = run.filter(|_| competes && board.has_company()) {
-            let unit = self.units.of(key);
-            board.set_end(self.cpu, unit.spent.wrapping_add(unit.step(board.slice_ns())).wrapping_add(self.offset));
-        }
         self.armed = if self.nr_parked == 0 { NEVER } else { self.unpark_at };
         if competes {
             self.armed = self.armed.min(self.slice_end);

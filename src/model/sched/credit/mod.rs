@@ -82,11 +82,6 @@ pub fn online<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) {
         queue.set_online(true, board);
     });
     board.online.insert(cpu);
-    board.count_online();
-    // One that was alone has told nobody what waits in its queue.
-    for other in board.online().iter() {
-        queues.one(other, |queue| queue.publish(board));
-    }
     fence(Ordering::SeqCst);
     // Some may have waited for a CPU that may run them.
     for key in (0..board.nr_keys()).map(Key) {
@@ -102,7 +97,6 @@ pub fn offline<Q: Queues>(queues: &mut Q, cpu: CpuId, from: Key, now_ns: u64) ->
     const AT_ONCE: usize = 16;
     let board = queues.board();
     board.online.remove(cpu);
-    board.count_online();
     queues.one(cpu, |queue| queue.set_online(false, board));
     queues.kick(cpu);
     let mut from = from;
@@ -381,19 +375,19 @@ fn disturb_lone<Q: Queues>(queues: &mut Q, key: Key, home: CpuId) {
 /// answer's it is to be put in memory, and then [`saved`], before the next call for this CPU.
 pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, yields: bool, now_ns: u64) -> Decision {
     let board = queues.board();
-    let (mut yields, mut found) = (yields, None);
+    let (mut yields, mut has_looked) = (yields, false);
     loop {
-        let step = queues.one(cpu, |queue| queue.decide(now_ns, yields, found, board));
+        let step = queues.one(cpu, |queue| queue.decide(now_ns, yields, has_looked, board));
         let (decision, others) = match step {
             None => return Decision { run: None, until_ns: None },
             Some(Step::Look { victim, than }) => {
-                found =
-                    queues.two(cpu, victim, |own, other| own.steal(other, Some(than), now_ns, board)).or(Some(false));
+                queues.two(cpu, victim, |own, other| own.steal(other, Some(than), now_ns, board));
+                has_looked = true;
                 continue;
             }
             Some(Step::Done(decision, others)) => (decision, others),
         };
-        (yields, found) = (false, Some(false));
+        (yields, has_looked) = (false, true);
         if decision.run.is_none() || others > 0 || board.lone.contains(cpu) {
             fence(Ordering::SeqCst); // what this CPU does is on the board; see there
             if decision.run.is_none() && find_work(queues, cpu, now_ns) {

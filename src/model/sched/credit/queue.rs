@@ -6,15 +6,12 @@
 //! until `vtime` has come that far: sleeping saves nothing either. While nobody waits `vtime` follows the one that runs,
 //! so that what is left over costs nothing.
 //!
-//! One that was put off keeps its claim, and one that ran beyond others its debt, also when it moves, within bounds ([`MEMORY`]): so
-//! shares by weight add up over several CPUs.
-//!
 //! Queues compare by `vtime + offset`. The offset is set when a queue begins to compete with others, such that it begins where
-//! the hindmost of them is, and it keeps within the same bounds of them: virtual CPUs that may not move make queues go at
+//! the hindmost of them is, and it keeps within four steps of them: virtual CPUs that may not move make queues go at
 //! different speeds.
 
 use super::board::{Board, Whereabouts};
-use super::calendar::{Calendar, LATEST, List, is_before};
+use super::calendar::{Calendar, EARLIEST, LATEST, List, is_before};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, Runstate};
@@ -24,8 +21,6 @@ use alloc::boxed::Box;
 const LOOK: u32 = 8;
 /// The shortest turn beside others that woke, in ns, where `ratelimit_us` is 0.
 pub(super) const LEAST_TURN_NS: u64 = 100_000;
-/// How far a claim or a debt goes: in the dearest slices, and in one's own.
-pub(super) const MEMORY: (u64, u64) = (16, 64);
 /// Stands in [`super::calendar::Link`] of those that are in no calendar.
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
@@ -44,32 +39,12 @@ pub(super) enum Placed {
 /// No time.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// How one has begun to wait: as [`Placed`], without a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    Woken,
-    AtHome,
-    PutOff,
-}
-
-impl How {
-    #[inline]
-    fn of(unit: &Unit) -> Self {
-        match (unit.is_woken, unit.is_at_home) {
-            (true, true) => Self::AtHome,
-            (true, false) => Self::Woken,
-            (false, _) => Self::PutOff,
-        }
-    }
-}
-
 impl Placed {
-    #[inline]
-    fn new(how: How, look_at: u64) -> Self {
-        match how {
-            How::AtHome => Self::AtHome(look_at),
-            How::Woken => Self::Woken(look_at),
-            How::PutOff => Self::PutOff(look_at),
+    fn new(is_woken: bool, is_at_home: bool, look_at: u64) -> Self {
+        match (is_woken, is_at_home) {
+            (true, true) => Self::AtHome(look_at),
+            (true, false) => Self::Woken(look_at),
+            (false, _) => Self::PutOff(look_at),
         }
     }
 
@@ -113,10 +88,6 @@ pub struct Queue {
     pub(super) vtime: u64,
     /// What a slice of the one costs that was last taken in its turn: `vtime` may be behind the truth by that.
     pub(super) ahead: u64,
-    /// The dearest slice that was seen at the last look.
-    pub(super) dearest: u64,
-    /// How far the queue is behind the hindmost of the others, as of the last look.
-    pub(super) lag: u64,
     pub(super) offset: u64,
     /// It competes with other queues.
     pub(super) has_joined: bool,
@@ -152,8 +123,6 @@ impl Queue {
             unpark_at: 0,
             vtime: 0,
             ahead: 0,
-            lag: 0,
-            dearest: 0,
             offset: 0,
             has_joined: false,
             current: None,
@@ -276,19 +245,11 @@ impl Queue {
         }
     }
 
-    /// Has the board say what waits here, if others may take it.
-    #[inline]
     pub(super) fn publish(&mut self, board: &Board) {
         if self.nr_movable == 0 {
-            board.publish(self.cpu, None);
-        } else if board.has_company() {
-            self.publish_first(board);
+            return board.publish(self.cpu, None);
         }
-    }
-
-    fn publish_first(&mut self, board: &Board) {
-        let offset = self.offset;
-        let first = self.least().map(|key| self.units.of(key)).map(|unit| (unit.spent.wrapping_add(offset), unit.step));
+        let first = self.least().map(|key| self.units.of(key).spent.wrapping_add(self.offset));
         board.publish(self.cpu, first);
     }
 
@@ -298,29 +259,31 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
-        let (spent, how) = self.put_in(key, now, board);
-        self.publish(board);
-        let goes_first = how != How::PutOff && !is_before(self.last_first(), spent);
+        let (spent, is_woken, is_at_home) = self.put_in(key, now, board);
+        match (self.nr_waiting(), self.nr_movable) {
+            (1, 1) => board.publish(self.cpu, Some(spent.wrapping_add(self.offset))),
+            _ => self.publish(board),
+        }
+        let goes_first = is_woken && !is_before(self.last_first(), spent);
         let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
         let look_at = if wanted < self.armed { wanted } else { NEVER };
-        Placed::new(how, look_at)
+        Placed::new(is_woken, is_at_home, look_at)
     }
 
-    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time as well.
+    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time, whether it was woken, and [`Unit::is_at_home`].
     #[inline]
-    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, How) {
+    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, bool, bool) {
         let (is_empty, slice) = (self.nr_waiting() == 0 && self.current.is_none(), board.slice_ns());
         let unit = self.units.of(key);
-        unit.restore();
-        if !unit.competes || unit.is_woken && is_before(unit.spent, self.vtime) {
-            unit.spent = self.vtime; // it has neither debt nor claim
+        if !unit.competes {
+            unit.spent = self.vtime; // it had neither debt nor claim
         }
-        unit.join(now, slice);
+        unit.join();
         let step = unit.step(slice);
         if is_empty && is_before(self.vtime, unit.spent) {
             self.vtime = unit.spent;
         }
-        clamp(unit, self.vtime, step, &[self.ahead, self.dearest]);
+        unit.spent = clamp(unit.spent, self.vtime, step);
         unit.place = Place::Waiting;
         unit.rest(now);
         if unit.may_move {
@@ -328,10 +291,10 @@ impl Queue {
             self.union = if self.nr_movable == 0 { *hard } else { self.union.or(hard) };
             self.nr_movable += 1;
         }
-        let (spent, how) = (unit.spent, How::of(unit));
-        let calendar = if how == How::PutOff { &mut self.waiting } else { &mut self.woken };
-        calendar.insert(&mut self.units, key, step, self.vtime);
-        (spent, how)
+        let (spent, is_woken, is_at_home) = (unit.spent, unit.is_woken, unit.is_at_home);
+        let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
+        calendar.insert(&mut self.units, key, step);
+        (spent, is_woken, is_at_home)
     }
 
     /// When the CPU has to look at one that waits.
@@ -352,15 +315,14 @@ impl Queue {
         calendar.remove(&mut self.units, key);
         let unit = self.units.of(key);
         unit.place = Place::Off;
-        unit.restore();
         self.nr_movable -= u32::from(unit.may_move);
     }
 
     /// It begins to compete with the other queues, where the hindmost of them is.
     pub(super) fn join(&mut self, board: &Board) {
         self.has_joined = true;
-        if let Some(first) = board.earliest(self.cpu) {
-            self.offset = first.spent.wrapping_sub(self.vtime);
+        if let Some((first, _)) = board.earliest(self.cpu) {
+            self.offset = first.wrapping_sub(self.vtime);
         }
     }
 
@@ -368,32 +330,14 @@ impl Queue {
     fn unlink(&mut self, key: Key, board: &Board) {
         match self.units.of(key).place {
             Place::Waiting => self.dequeue(key, board),
-            Place::Indebted => self.repay(key),
-            Place::Parked(_) => self.let_out(key),
+            Place::Indebted => self.indebted.remove(&mut self.units, key),
+            Place::Parked(_) => {
+                self.parked.remove(&mut self.units, key);
+                self.nr_parked -= 1;
+            }
             Place::Off | Place::Running => return,
         }
         self.units.of(key).place = Place::Off;
-    }
-
-    /// It is parked no longer. What others ran meanwhile is no claim.
-    pub(super) fn let_out(&mut self, key: Key) {
-        self.parked.remove(&mut self.units, key);
-        self.nr_parked -= 1;
-        let unit = self.units.of(key);
-        if is_before(unit.spent, self.vtime) {
-            unit.spent = self.vtime;
-        }
-    }
-
-    /// One that sleeps with a debt is no longer among those. That the debt has been run off by now is no claim.
-    #[inline]
-    pub(super) fn repay(&mut self, key: Key) {
-        self.indebted.remove(&mut self.units, key);
-        let unit = self.units.of(key);
-        unit.restore();
-        if is_before(unit.spent, self.vtime) {
-            unit.spent = self.vtime;
-        }
     }
 
     /// One that is nowhere has nothing to do: it keeps its debt, if it has one. What ran up to now has been charged.
@@ -404,9 +348,9 @@ impl Queue {
         unit.is_woken = false;
         if unit.competes && self.is_online && is_before(vtime, unit.spent) {
             let step = unit.step(slice);
-            clamp(unit, vtime, step, &[self.ahead, self.dearest]);
+            unit.spent = clamp(unit.spent, vtime, step);
             unit.place = Place::Indebted;
-            self.indebted.insert(&mut self.units, key, step, vtime);
+            self.indebted.insert(&mut self.units, key, step);
         } else {
             unit.leave();
         }
@@ -504,7 +448,7 @@ impl Queue {
     pub(super) fn saved(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         match self.units.get(key) {
             Some(unit) if unit.place == Place::Waiting && unit.may_move => {
-                Ready::Placed(Placed::new(How::of(unit), NEVER))
+                Ready::Placed(Placed::new(unit.is_woken, unit.is_at_home, NEVER))
             }
             Some(unit) if unit.place == Place::Off && unit.wants_to_run() => self.settle(key, now, board),
             _ => Ready::No,
@@ -551,9 +495,7 @@ impl Queue {
             self.join(board);
         }
         let (mut unit, offset) = from.give(key, board)?;
-        // One that has woken goes first here if it did there; of others their virtual time counts.
-        let by = if unit.is_woken { self.vtime.wrapping_sub(from.vtime) } else { offset.wrapping_sub(self.offset) };
-        unit.spent = unit.spent.wrapping_add(by);
+        unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
         unit.come_to(self.cpu);
         self.units.put(key, unit);
         board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false)));
@@ -613,24 +555,15 @@ impl Queue {
     }
 }
 
-/// Bounds its claim or debt by some slices, its own or of those that cost more, and puts what a calendar has no room for into `excess`.
-#[inline]
-fn clamp(unit: &mut Unit, vtime: u64, step: u64, others: &[u64]) {
-    if unit.spent.wrapping_sub(vtime) > LATEST * step {
-        let most = others.iter().fold(step, |most, &other| most.max(other));
-        clamp_far(unit, vtime, step, most);
-    }
-}
-
-/// Of one that has a claim, or a large debt.
-#[inline(never)]
-fn clamp_far(unit: &mut Unit, vtime: u64, step: u64, most: u64) {
-    let memory = (MEMORY.0 * most).min(MEMORY.1 * step);
-    let ahead = unit.spent.wrapping_sub(vtime) as i64;
-    if ahead < 0 {
-        unit.spent = vtime.wrapping_sub(ahead.unsigned_abs().min(memory));
+/// Within the bounds of a calendar.
+fn clamp(spent: u64, vtime: u64, step: u64) -> u64 {
+    let earliest = vtime.wrapping_sub(EARLIEST * step);
+    let latest = vtime.wrapping_add(LATEST * step);
+    if is_before(spent, earliest) {
+        earliest
+    } else if is_before(latest, spent) {
+        latest
     } else {
-        unit.spent = vtime.wrapping_add(LATEST * step);
-        unit.excess = (ahead as u64).min(memory) - LATEST * step;
+        spent
     }
 }

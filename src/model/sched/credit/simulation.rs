@@ -365,7 +365,7 @@ impl Random {
     }
 }
 
-pub fn number(name: &str, default: u64) -> u64 {
+fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -441,12 +441,12 @@ fn history(cpus: u64, vcpus: u64, decisions: u64, seed: u64) -> u64 {
                 let account = &accounts[random.below(accounts.len() as u64) as usize];
                 account.set_weight(1 + random.below(65_535) as u32).expect("in range");
                 (0..vcpus as u32).for_each(|n| reweigh(&mut world.cpus, Key(n), world.now));
-                account.set_cap(if random.below(3) == 0 { 1 + random.below(200) as u32 } else { 0 }, world.now);
+                account.set_cap(if random.below(3) == 0 { 1 + random.below(200) as u32 } else { 0 });
             }
             _ => {}
         }
         if ops % 64 == 0 {
-            accounts.iter().for_each(|account| account.set_cap(0, world.now));
+            accounts.iter().for_each(|account| account.set_cap(0));
             world.run(40 * MS); // those that are parked come back
             world.settle();
             world.check();

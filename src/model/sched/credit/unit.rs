@@ -29,8 +29,6 @@ pub(super) struct Unit {
     pub(super) account: Arc<Account>,
     /// Its virtual time: how much it ran, divided by its weight. It wraps.
     pub(super) spent: u64,
-    /// While it is in a calendar: what it ran beyond `spent`, for which there is no room.
-    pub(super) excess: u64,
     pub(super) place: Place,
     pub(super) asleep: bool,
     /// Asleep because it was taken down.
@@ -55,7 +53,7 @@ pub(super) struct Unit {
     pub(super) runstate: Runstate,
     pub(super) link: Link,
     /// What a slice cost it, and of which account's shares and slice.
-    pub(super) step: u64,
+    step: u64,
     priced: (u64, u64),
 }
 
@@ -64,7 +62,6 @@ impl Unit {
         Self {
             account,
             spent: 0,
-            excess: 0,
             place: Place::Off,
             asleep: false,
             is_down: false,
@@ -121,10 +118,10 @@ impl Unit {
         self.runstate.transition(self.resting_state(), now_ns);
     }
 
-    pub(super) fn join(&mut self, now_ns: u64, slice_ns: u64) {
+    pub(super) fn join(&mut self) {
         if !self.competes {
             self.competes = true;
-            self.account.join(now_ns, slice_ns);
+            self.account.join();
         }
     }
 
@@ -132,14 +129,6 @@ impl Unit {
         if self.competes {
             self.competes = false;
             self.account.leave();
-        }
-    }
-
-    /// It is in no calendar any more.
-    #[inline]
-    pub(super) fn restore(&mut self) {
-        if self.excess != 0 {
-            self.spent = self.spent.wrapping_add(core::mem::take(&mut self.excess));
         }
     }
 
