@@ -123,7 +123,7 @@ fn set_shares<P: before::DomainList>(
         domain.account.set_weight(u32::from(weight)).expect("a command has no weight of 0");
     }
     if let Some(cap) = cap {
-        domain.account.set_cap(u32::from(cap));
+        domain.account.set_cap(u32::from(cap), time::now());
     }
     domain.vcpus.iter().for_each(|vcpu| sched::reweigh(cx, vcpu.key));
     say_shares(&domain);

@@ -204,9 +204,9 @@ pub fn end_count() {
     unmask_timer();
 }
 
-/// Says how fast the timer counts, where deadlines are not TSC values.
-pub fn set_timer_hz(hz: u64) {
-    TIMER_SCALE.store(((u128::from(hz) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
+/// Says how fast the timer counts, where deadlines are not TSC values: its ticks in a nanosecond, times 2^32.
+pub fn set_timer_scale(scale: u64) {
+    TIMER_SCALE.store(scale, Ordering::Relaxed);
 }
 
 /// Raises [`super::TIMER`] when the TSC reaches `tsc`, which is `ns` nanoseconds from now. Replaces the deadline before.

@@ -67,6 +67,11 @@ pub fn set_deadline(ns: u64) {
     lapic::set_deadline(tsc + ticks as u64 + 1, left);
 }
 
+/// Ticks of a nanosecond, times 2^32.
+fn ticks_per_ns(hz: u64) -> u64 {
+    ((u128::from(hz) << 32) / 1_000_000_000) as u64
+}
+
 /// What [`calibrate`] found.
 pub struct Calibration {
     /// What it measured against.
@@ -88,8 +93,7 @@ pub fn calibrate(topology: &Topology) -> Result<Calibration, &'static str> {
     TSC_HZ.store(rates.tsc_hz, Ordering::Relaxed);
     let scale = (1_000_000_000u128 << 32) / u128::from(rates.tsc_hz);
     NS_PER_TICK.store(scale as u64, Ordering::Relaxed);
-    let scale = (u128::from(rates.tsc_hz) << 32) / 1_000_000_000;
-    TICKS_PER_NS.store(scale as u64, Ordering::Relaxed);
-    lapic::set_timer_hz(rates.timer_hz);
+    TICKS_PER_NS.store(ticks_per_ns(rates.tsc_hz), Ordering::Relaxed);
+    lapic::set_timer_scale(ticks_per_ns(rates.timer_hz));
     Ok(Calibration { counter: counter.name(), rates })
 }

@@ -84,7 +84,7 @@ impl Counter {
         (0..PATIENCE).any(|_| self.read() != first)
     }
 
-    /// Its count, in the bits that count.
+    /// What it reads. [`Reference`] knows which bits count.
     pub fn read(&self) -> u64 {
         match self.source {
             // SAFETY: the counter is mapped.

@@ -151,11 +151,12 @@ pub fn calibrate(reference: &Reference, mut start: impl FnMut(), look: impl FnMu
         let halves = [reference.rates(&first, &middle), reference.rates(&middle, &last)];
         let (Some([tsc_hz, timer_hz]), [Some(one), Some(other)]) = (whole, halves) else { continue };
         let differ_ppm = differ_ppm(one[0], other[0]).max(differ_ppm(one[1], other[1]));
-        if best.is_none_or(|best| differ_ppm < best.differ_ppm) {
-            best = Some(Rates { tsc_hz, timer_hz, differ_ppm });
+        let rates = Rates { tsc_hz, timer_hz, differ_ppm };
+        if rates.agree() {
+            return Some(rates);
         }
-        if differ_ppm <= GOOD_PPM {
-            break;
+        if best.is_none_or(|best| differ_ppm < best.differ_ppm) {
+            best = Some(rates);
         }
     }
     best

@@ -9,6 +9,9 @@ const LONGEST_NS: u64 = 1 << 36;
 /// The shortest stretch for which one whose cap is nearly used up is run, in ns.
 const LEAST_RUN_NS: u64 = 100_000;
 
+/// What a capped domain may save up while it waits, in slices. What it did not use while it slept is one slice at most.
+const SAVED: u64 = 8;
+
 /// The share of a domain that says nothing else.
 pub const WEIGHT_DEFAULT: u32 = 256;
 /// The greatest weight; the least is 1.
@@ -83,12 +86,18 @@ impl Account {
     }
 
     /// Gives it another cap, from now on.
-    pub fn set_cap(&self, cap: u32) {
+    pub fn set_cap(&self, cap: u32, now_ns: u64) {
+        self.paid_at.fetch_max(now_ns, Ordering::Relaxed);
         self.cap.store(cap, Ordering::Relaxed);
     }
 
-    pub(super) fn join(&self) {
-        self.shares.fetch_add(1, Ordering::Relaxed);
+    /// One more competes.
+    #[inline]
+    pub(super) fn join(&self, now_ns: u64, slice_ns: u64) {
+        let before = self.shares.fetch_add(1, Ordering::Relaxed);
+        if before as u32 == 0 && self.cap() != 0 {
+            self.paid_at.fetch_max(now_ns.saturating_sub(slice_ns), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn leave(&self) {
@@ -120,41 +129,41 @@ impl Account {
     }
 
     /// Notes that one of its virtual CPUs ran for `ns` until `now_ns`. What a capped domain did not use for longer than
-    /// `burst_ns` is lost.
+    /// [`SAVED`] slices is lost.
     #[inline]
-    pub(super) fn spend(&self, ns: u64, now_ns: u64, burst_ns: u64) {
+    pub(super) fn spend(&self, ns: u64, now_ns: u64, slice_ns: u64) {
         let cap = u64::from(self.cap());
         if cap == 0 {
             return;
         }
         let price = ns.saturating_mul(100) / cap;
         // Those that run have spent what they ran up to now, so the loss is counted from before.
-        let floor = now_ns.saturating_sub(burst_ns).saturating_sub(ns);
+        let floor = now_ns.saturating_sub(SAVED * slice_ns).saturating_sub(ns);
         let pay = |paid_at: u64| Some(paid_at.max(floor).saturating_add(price));
         let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
     }
 
     /// If its cap is used up: when that is looked at again, in ns, as the cap may be another by then.
     #[inline]
-    pub(super) fn parked_until(&self, now_ns: u64, burst_ns: u64) -> Option<u64> {
+    pub(super) fn parked_until(&self, now_ns: u64, slice_ns: u64) -> Option<u64> {
         if self.cap() == 0 {
             return None;
         }
         let paid_at = self.paid_at.load(Ordering::Relaxed);
-        (paid_at > now_ns).then(|| paid_at.saturating_add(burst_ns / 2).min(now_ns.saturating_add(burst_ns)))
+        (paid_at > now_ns).then(|| paid_at.saturating_add(slice_ns / 2).min(now_ns.saturating_add(slice_ns)))
     }
 
     /// How long one of those that are on CPUs runs on before its cap is looked at, in ns; `None` for ever.
-    pub(super) fn budget_ns(&self, now_ns: u64, burst_ns: u64) -> Option<u64> {
+    pub(super) fn budget_ns(&self, now_ns: u64, slice_ns: u64) -> Option<u64> {
         let cap = u64::from(self.cap());
         if cap == 0 {
             return None;
         }
         let price = 100 * u64::from(self.running.load(Ordering::Relaxed).max(1));
         if price <= cap {
-            return Some(burst_ns); // more of them may come, which spend what this one has
+            return Some(slice_ns); // more of them may come, which spend what this one has
         }
-        let left = now_ns.saturating_sub(self.paid_at.load(Ordering::Relaxed)).min(burst_ns);
-        Some((left * cap / (price - cap)).clamp(LEAST_RUN_NS, burst_ns))
+        let left = now_ns.saturating_sub(self.paid_at.load(Ordering::Relaxed)).min(SAVED * slice_ns);
+        Some((left * cap / (price - cap)).clamp(LEAST_RUN_NS, slice_ns))
     }
 }

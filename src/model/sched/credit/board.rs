@@ -2,12 +2,13 @@
 //!
 //! Two pairs of a store and a load keep a CPU from idling beside work, and from running on without a deadline while somebody
 //! waits elsewhere: who makes somebody wait puts the queue on the board and then looks who idles; who idles says so and then
-//! looks at the board. A fence stands between the two on both sides, so one of them sees the other.
+//! looks at the board. A fence stands between the two on both sides, so one of them sees the other. While one CPU is online there is
+//! nobody to tell: who comes online puts the other's queue on the board, under its lock.
 
 use super::calendar::is_before;
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, MAX_CPUS};
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// The most virtual CPUs of all domains.
 pub const MAX_KEYS: usize = 16_384;
@@ -185,13 +186,29 @@ impl Whereabouts {
 #[derive(Debug)]
 #[repr(align(64))]
 struct Hint {
-    /// The virtual time, by all queues' common measure, of the first that waits, if it may run elsewhere.
+    /// Of the first that waits, if some may run elsewhere: its virtual time by all queues' common measure, and what a slice costs it.
     first: AtomicU64,
+    step: AtomicU64,
+    /// The virtual time of the one that runs beside others at the end of its slice, by the common measure.
+    end: AtomicU64,
     core: AtomicU16,
     cache: AtomicU16,
     node: AtomicU16,
     /// The next thread of the same core, in a ring.
     sibling: AtomicU16,
+}
+
+/// What the board says of those that wait first in the queues of other CPUs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Earliest {
+    /// In whose queue the earliest is.
+    pub cpu: CpuId,
+    /// Its virtual time, by the common measure.
+    pub spent: u64,
+    /// The least virtual time of those and of who runs beside them, likewise: who waits may have run far more than that.
+    pub hindmost: u64,
+    /// What a slice costs the one of all that it costs most.
+    pub dearest: u64,
 }
 
 /// What is shared among all queues.
@@ -207,6 +224,8 @@ pub struct Board {
     migr_delay_us: AtomicU32,
     /// There to run virtual CPUs.
     pub(super) online: SharedSet,
+    /// More than one CPU is online.
+    has_company: AtomicBool,
     /// Idle, and nobody has kicked them.
     pub(super) idle: SharedSet,
     /// They run without a deadline, and nobody has kicked them.
@@ -222,6 +241,8 @@ impl Board {
             hints: [const {
                 Hint {
                     first: AtomicU64::new(0),
+                    step: AtomicU64::new(0),
+                    end: AtomicU64::new(0),
                     core: AtomicU16::new(0),
                     cache: AtomicU16::new(0),
                     node: AtomicU16::new(0),
@@ -234,6 +255,7 @@ impl Board {
             ratelimit_us: AtomicU32::new(1000),
             migr_delay_us: AtomicU32::new(0),
             online: SharedSet::new(),
+            has_company: AtomicBool::new(false),
             idle: SharedSet::new(),
             lone: SharedSet::new(),
             movable: SharedSet::new(),
@@ -433,12 +455,25 @@ impl Board {
         online.iter().min_by_key(rank)
     }
 
-    /// Says what waits in a CPU's queue.
+    /// Notes whether more than one CPU runs virtual CPUs.
+    pub(super) fn count_online(&self) {
+        self.has_company.store(self.online.get().iter().nth(1).is_some(), Ordering::Relaxed);
+    }
+
+    /// Whether there is another CPU to tell of anything.
     #[inline]
-    pub(super) fn publish(&self, cpu: CpuId, first: Option<u64>) {
+    pub(super) fn has_company(&self) -> bool {
+        self.has_company.load(Ordering::Relaxed)
+    }
+
+    /// Says what waits first in a CPU's queue: its virtual time, and what a slice costs it.
+    #[inline]
+    pub(super) fn publish(&self, cpu: CpuId, first: Option<(u64, u64)>) {
         match first {
-            Some(first) => {
-                self.hints[cpu.0 as usize].first.store(first, Ordering::Relaxed);
+            Some((spent, step)) => {
+                let hint = &self.hints[cpu.0 as usize];
+                hint.first.store(spent, Ordering::Relaxed);
+                hint.step.store(step, Ordering::Relaxed);
                 if !self.movable.contains(cpu) {
                     self.movable.insert(cpu);
                 }
@@ -447,21 +482,41 @@ impl Board {
         }
     }
 
-    /// Of the queues of other CPUs the one whose first is the earliest.
+    /// Says where the one that runs beside others will be at the end of its slice.
+    #[inline]
+    pub(super) fn set_end(&self, cpu: CpuId, end: u64) {
+        self.hints[cpu.0 as usize].end.store(end, Ordering::Relaxed);
+    }
+
+    /// Whether one of these CPUs, other than `cpu`, runs one beside others that will be beyond `than` at the end of its slice.
+    pub(super) fn is_further(&self, cpu: CpuId, than: u64, among: &CpuSet) -> bool {
+        let quiet = self.idle.get().or(&self.lone.get()).or(&CpuSet::only(cpu));
+        let among = among.and(&self.online.get()).without(&quiet);
+        among.iter().any(|other| is_before(than, self.hints[other.0 as usize].end.load(Ordering::Relaxed)))
+    }
+
+    /// Of what waits first in the queues of other CPUs the earliest.
     #[inline(always)]
-    pub(super) fn earliest(&self, cpu: CpuId) -> Option<(u64, CpuId)> {
+    pub(super) fn earliest(&self, cpu: CpuId) -> Option<Earliest> {
         if self.movable.has_others(cpu) { self.find_earliest(cpu) } else { None }
     }
 
-    fn find_earliest(&self, cpu: CpuId) -> Option<(u64, CpuId)> {
-        let mut earliest: Option<(u64, CpuId)> = None;
+    fn find_earliest(&self, cpu: CpuId) -> Option<Earliest> {
+        let (mut earliest, mut hindmost, mut dearest) = (None, None, 0);
         for other in self.movable.get().without(&CpuSet::only(cpu)).iter() {
-            let first = self.hints[other.0 as usize].first.load(Ordering::Relaxed);
-            if earliest.is_none_or(|(before, _)| is_before(first, before)) {
-                earliest = Some((first, other));
+            let hint = &self.hints[other.0 as usize];
+            let spent = hint.first.load(Ordering::Relaxed);
+            let end = hint.end.load(Ordering::Relaxed);
+            dearest = hint.step.load(Ordering::Relaxed).max(dearest);
+            if earliest.is_none_or(|(before, _)| is_before(spent, before)) {
+                earliest = Some((spent, other));
+            }
+            let least = if is_before(end, spent) { end } else { spent };
+            if hindmost.is_none_or(|before| is_before(least, before)) {
+                hindmost = Some(least);
             }
         }
-        earliest
+        earliest.zip(hindmost).map(|((spent, cpu), hindmost)| Earliest { cpu, spent, hindmost, dearest })
     }
 }
 

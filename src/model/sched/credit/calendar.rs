@@ -2,9 +2,10 @@
 //!
 //! A virtual CPU's slice advances its virtual time by its step, which depends on its weight. Those with steps from 4ᵏ to
 //! 4ᵏ⁺¹ are in one group: a ring of 64 slots of 4ᵏ/2 each. All in a group are from two steps before the queue's
-//! virtual time to four after it, which is at most 49 slots, so that no two turns of the ring meet. A slot is
-//! a list in the order of arrival. The least is the head of the first slot of one of the groups. One that is alone is in no list:
-//! most queues have one that waits, or none.
+//! virtual time to four after it, which is at most 49 slots, so that no two turns of the ring meet; what is earlier than that is in
+//! the first slot, and while there is any, the queue's virtual time stands. A slot is a list in the order of arrival. The least is
+//! the head of the first slot of one of the groups, or among the first in it. One that is alone is in no list: most queues
+//! have one that waits, or none.
 
 use super::unit::Units;
 use crate::sched::Key;
@@ -15,10 +16,13 @@ const FIRST: u32 = 7;
 /// From a slice of 1 ms at the greatest weight to 1 s of one among 128 at the least.
 const GROUPS: usize = 18;
 const SLOTS: usize = 64;
-/// How far before a queue's virtual time it takes one in, in steps; what is earlier is lost.
-pub(super) const EARLIEST: u64 = 2;
-/// How far after it, in steps; what is later is forgiven.
+/// How far before a queue's virtual time slots go, in steps.
+const EARLIEST: u64 = 2;
+/// How far after it it takes one in, in steps.
 pub(super) const LATEST: u64 = 4;
+
+/// Those of a first slot among which the least is looked for.
+const LOOK: usize = 8;
 
 const NONE: u32 = u32::MAX;
 
@@ -48,6 +52,14 @@ impl List {
 
     pub(super) fn first(&self) -> Option<Key> {
         (self.first != NONE).then_some(Key(self.first))
+    }
+
+    /// All of them, in order.
+    pub(super) fn iter(&self, units: &Units) -> impl Iterator<Item = Key> {
+        core::iter::successors(self.first(), |&key| {
+            let after = units.get(key)?.link.after;
+            (after != NONE).then_some(Key(after))
+        })
     }
 
     pub(super) fn push(&mut self, units: &mut Units, key: Key, slot: u16) {
@@ -99,24 +111,26 @@ impl Calendar {
         2 * (group as u32 + FIRST) - 1
     }
 
-    /// Takes in one whose virtual time is in the bounds, and whose slice costs so much.
+    /// Takes in one whose virtual time is not later than the bounds of a queue at `now`, and whose slice costs so much.
     #[inline]
-    pub(super) fn insert(&mut self, units: &mut Units, key: Key, step: u64) {
+    pub(super) fn insert(&mut self, units: &mut Units, key: Key, step: u64, now: u64) {
         self.len += 1;
         if self.len == 1 {
             self.lone = Some((key, step));
             return;
         }
         if let Some((first, step)) = self.lone.take() {
-            self.link(units, first, step);
+            self.link(units, first, step, now);
         }
-        self.link(units, key, step);
+        self.link(units, key, step, now);
     }
 
-    fn link(&mut self, units: &mut Units, key: Key, step: u64) {
+    fn link(&mut self, units: &mut Units, key: Key, step: u64, now: u64) {
         let exponent = step.max(1).ilog2() / 2;
         let group = (exponent.saturating_sub(FIRST) as usize).min(GROUPS - 1);
-        let slot = (units.of(key).spent >> Self::shift(group)) as usize % SLOTS;
+        let (spent, earliest) = (units.of(key).spent, Self::begin(group, now));
+        let spent = if is_before(spent, earliest) { earliest } else { spent };
+        let slot = (spent >> Self::shift(group)) as usize % SLOTS;
         let at = group * SLOTS + slot;
         self.lists[at].push(units, key, at as u16);
         self.used[group] |= 1 << slot;
@@ -162,19 +176,28 @@ impl Calendar {
             groups &= groups - 1;
             let base = Self::base(group, now);
             let slot = (base + self.used[group].rotate_right(base).trailing_zeros()) as usize % SLOTS;
-            let key = self.lists[group * SLOTS + slot].first()?;
-            let spent = units.get(key)?.spent;
-            if least.is_none_or(|(other, _)| is_before(spent, other)) {
-                least = Some((spent, key));
+            let mut next = self.lists[group * SLOTS + slot].first();
+            // In the first slot are all that are earlier than any slot.
+            for _ in 0..if slot == base as usize { LOOK } else { 1 } {
+                let Some(key) = next else { break };
+                let unit = units.get(key)?;
+                if least.is_none_or(|(other, _)| is_before(unit.spent, other)) {
+                    least = Some((unit.spent, key));
+                }
+                next = (unit.link.after != NONE).then_some(Key(unit.link.after));
             }
         }
         least.map(|(_, key)| key)
     }
 
+    /// The earliest virtual time for which a group has a slot.
+    fn begin(group: usize, now: u64) -> u64 {
+        now.wrapping_sub(EARLIEST << (2 * (group as u32 + FIRST + 1)))
+    }
+
     /// The slot of a group in which its earliest can be.
     fn base(group: usize, now: u64) -> u32 {
-        let span = EARLIEST << (2 * (group as u32 + FIRST + 1));
-        ((now.wrapping_sub(span) >> Self::shift(group)) as usize % SLOTS) as u32
+        ((Self::begin(group, now) >> Self::shift(group)) as usize % SLOTS) as u32
     }
 
     /// Of the first `limit` of each group the least that is wanted.
@@ -197,12 +220,6 @@ impl Calendar {
     fn walk<'a>(&'a self, units: &'a Units, group: usize, now: u64) -> impl Iterator<Item = Key> + 'a {
         let base = Self::base(group, now) as usize;
         let slots = (0..SLOTS).map(move |n| (base + n) % SLOTS).filter(move |slot| self.used[group] & 1 << slot != 0);
-        slots.flat_map(move |slot| {
-            let first = self.lists[group * SLOTS + slot].first();
-            core::iter::successors(first, |&key| {
-                let after = units.get(key)?.link.after;
-                (after != NONE).then_some(Key(after))
-            })
-        })
+        slots.flat_map(move |slot| self.lists[group * SLOTS + slot].iter(units))
     }
 }

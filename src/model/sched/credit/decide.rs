@@ -1,18 +1,18 @@
 //! What a CPU does next, decided in its queue under its lock.
 
-use super::board::{Board, Whereabouts};
+use super::board::{Board, Earliest, Whereabouts};
 use super::calendar::is_before;
-use super::queue::{LEAST_TURN_NS, NEVER, NO_SLOT, Queue};
+use super::queue::{LEAST_TURN_NS, MEMORY, NEVER, NO_SLOT, Queue};
 use super::unit::Place;
 use crate::ids::CpuId;
-use crate::sched::{Decision, Key, RunState};
+use crate::sched::{CpuSet, Decision, Key, RunState};
 
 /// Debts that a decision looks at.
 const DEBTS: u32 = 4;
 /// Parked virtual CPUs that a decision looks at, and how many it parks.
 const PARKED: u32 = 8;
-/// How far queues drift apart at most, in steps of the one that is about to run.
-const DRIFT: u64 = 4;
+/// How long one is left to other CPUs at most, in the dearest slices.
+const PATIENCE: u64 = 1;
 /// Between looks at parked virtual CPUs when there are more than one look takes, in ns.
 const RELOOK_NS: u64 = 100_000;
 
@@ -27,16 +27,15 @@ pub(super) enum Step {
 
 impl Queue {
     /// Those whose debt has been run off no longer compete.
-    fn forgive(&mut self) {
+    fn forgive(&mut self, now: u64, board: &Board) {
         for _ in 0..DEBTS {
             let Some(key) = self.indebted.first(&self.units, self.vtime) else { return };
             if is_before(self.vtime, self.units.of(key).spent) {
                 return;
             }
-            self.indebted.remove(&mut self.units, key);
-            let unit = self.units.of(key);
-            unit.place = Place::Off;
-            unit.leave();
+            self.repay(key);
+            self.units.of(key).place = Place::Off;
+            self.rest(key, now, board);
         }
     }
 
@@ -50,13 +49,13 @@ impl Queue {
         for _ in 0..all.min(PARKED) {
             let Some(key) = self.parked.first() else { break };
             let Place::Parked(until) = self.units.of(key).place else { break };
-            self.parked.remove(&mut self.units, key);
             if until <= now || self.units.of(key).account.cap() == 0 {
-                self.nr_parked -= 1;
+                self.let_out(key);
                 self.units.of(key).place = Place::Off;
                 let _ = self.enqueue(key, now, board);
                 self.has_new = true;
             } else {
+                self.parked.remove(&mut self.units, key);
                 self.parked.push(&mut self.units, key, NO_SLOT);
                 next = next.min(until);
             }
@@ -82,20 +81,22 @@ impl Queue {
         self.nr_parked += 1;
     }
 
-    /// What the CPU does. `yields` says that the current one lets another go first, `has_looked` that this is asked again, after a look
-    /// into the queue that was to be looked into.
-    pub(super) fn decide(&mut self, now: u64, yields: bool, has_looked: bool, board: &Board) -> Step {
+    /// What the CPU does. `yields` says that the current one lets another go first, `found` that this is asked again, after a look
+    /// into the queue that was to be looked into, and whether one was taken there.
+    pub(super) fn decide(&mut self, now: u64, yields: bool, found: Option<bool>, board: &Board) -> Step {
+        let has_looked = found.is_some();
         let now = now.max(self.charged_to);
         if !has_looked {
             self.loaded = self.current;
         }
         self.charge(now, board);
         let (was_idle, has_others) = (self.current.is_none(), board.movable.has_others(self.cpu));
-        self.forgive();
+        self.hindmost = self.hindmost.filter(|_| has_others);
+        self.forgive(now, board);
         self.unpark(now, board);
         let next = if self.is_online { self.first_allowed(now, board) } else { None };
         let current = self.current.filter(|&key| self.may_stay(key, now, board));
-        let stays = current.filter(|&key| self.goes_on(key, yields, next, now, board));
+        let stays = current.filter(|&key| self.goes_on(key, yields, next, found == Some(true), now, board));
         if let Some(key) = stays
             && now < self.slice_end
         {
@@ -112,6 +113,9 @@ impl Queue {
             return self.done(new, 0, has_others, now, board);
         }
         let waits = current.is_some();
+        if let (true, Some(old), Some(new)) = (yields, current, new) {
+            self.give_way(old, new, board);
+        }
         let put_off = old.map(|key| self.put_off(key, waits, now, board));
         if let Some(key) = new {
             self.take(key, put_off.filter(|_| waits), now, board);
@@ -124,6 +128,17 @@ impl Queue {
         self.done(new, u32::from(waits), has_others, now, board)
     }
 
+    /// One that yields loses its claim to what it lets the other have, by a slice at most: else it would be the first for ever, and the
+    /// others as far ahead of it as they can be, where weights no longer count.
+    fn give_way(&mut self, key: Key, next: Key, board: &Board) {
+        let to = self.units.of(next).spent;
+        let unit = self.units.of(key);
+        let claim = to.wrapping_sub(unit.spent);
+        if claim as i64 > 0 {
+            unit.spent = unit.spent.wrapping_add(claim.min(unit.step(board.slice_ns())));
+        }
+    }
+
     /// Whether the current one may run on at all.
     fn may_stay(&mut self, key: Key, now: u64, board: &Board) -> bool {
         let is_online = self.is_online;
@@ -132,35 +147,76 @@ impl Queue {
     }
 
     /// Whether the current one goes on beside the first that waits.
-    fn goes_on(&mut self, key: Key, yields: bool, next: Option<Key>, now: u64, board: &Board) -> bool {
+    fn goes_on(&mut self, key: Key, yields: bool, next: Option<Key>, found: bool, now: u64, board: &Board) -> bool {
         let Some(next) = next else { return true };
         if yields {
             return false;
         }
         let goes_first = self.goes_first(next);
         let had_turn = now.saturating_sub(self.taken_at) >= board.ratelimit_ns();
-        let first = self.units.of(next).spent;
         if goes_first {
             return !had_turn;
         }
-        now < self.slice_end || is_before(self.units.of(key).spent, first)
+        let first = self.units.of(next).spent;
+        now < self.slice_end || is_before(self.units.of(key).spent, first) || !found && self.leaves_it(key, next, board)
+    }
+
+    /// Whether another CPU is about to take `next`, as the one that runs there will be further ahead.
+    fn leaves_it(&mut self, key: Key, next: Key, board: &Board) -> bool {
+        let slice = board.slice_ns();
+        let (own, step) = (self.units.of(key).spent.wrapping_add(self.offset), self.units.of(key).step(slice));
+        let unit = self.units.of(next);
+        let (other, dearest) = (unit.spent.wrapping_add(self.offset), step.max(unit.step(slice)));
+        let (hard, soft) = unit.affinity();
+        let (may_move, among) = (unit.may_move, hard.and(soft));
+        may_move && self.is_left(own, step, other, dearest, &among, board)
     }
 
     /// Whether there is a queue to look into for one that should go before `key`.
     fn look(&mut self, key: Key, board: &Board) -> Option<Step> {
-        let (earliest, victim) = board.earliest(self.cpu)?;
+        let first = board.earliest(self.cpu)?;
+        if !self.has_joined {
+            self.join(board);
+        }
+        self.hindmost = Some(first.spent);
         let unit = self.units.of(key);
         let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
-        let drift = spent.wrapping_add(self.offset).wrapping_sub(earliest) as i64;
-        let most = (DRIFT * step) as i64;
-        if drift > most {
-            self.offset = self.offset.wrapping_sub((drift - most) as u64);
-        } else if drift < -most {
-            self.offset = self.offset.wrapping_add((-most - drift) as u64);
+        self.dearest = step.max(first.dearest);
+        self.keep_pace(key, spent, step, &first);
+        let own = spent.wrapping_add(self.offset);
+        // One that goes first as it woke does so before those elsewhere as well.
+        let ahead = if self.units.of(key).is_woken { self.ahead } else { 0 };
+        let slack = if board.distance(self.cpu, first.cpu) > 3 { step } else { step / 2 };
+        let than = own.wrapping_sub(slack + ahead);
+        let is_due =
+            is_before(first.spent, than) && !self.is_left(own, step, first.spent, self.dearest, &CpuSet::ALL, board);
+        is_due.then_some(Step::Look { victim: first.cpu, than })
+    }
+
+    /// Whether one that waits with `other` is left to one of these CPUs, whose own will be further ahead than the one that is here with
+    /// `own`, by the common measure: for a slice of the dearest.
+    fn is_left(&self, own: u64, step: u64, other: u64, dearest: u64, among: &CpuSet, board: &Board) -> bool {
+        own.wrapping_sub(other) <= PATIENCE * dearest && board.is_further(self.cpu, own.wrapping_add(step / 2), among)
+    }
+
+    /// Keeps the one that is about to run within bounds of the `first` that waits elsewhere, and of who runs there.
+    fn keep_pace(&mut self, key: Key, spent: u64, step: u64, first: &Earliest) {
+        let own = spent.wrapping_add(self.offset);
+        let (lead, lag) = (own.wrapping_sub(first.spent) as i64, first.hindmost.wrapping_sub(own) as i64);
+        let most = (MEMORY.0 * self.dearest).min(MEMORY.1 * step) as i64;
+        if lead > most {
+            self.offset = self.offset.wrapping_sub((lead - most) as u64);
+        } else if lag > most {
+            // One that lags alone, as its share is more than a CPU, loses its claim alone.
+            let by = (lag - most) as u64;
+            let lifted = spent.wrapping_add(by);
+            let others_lag = self.least().is_some_and(|key| is_before(self.units.of(key).spent, lifted));
+            if self.runs(key) && !others_lag {
+                self.units.of(key).spent = lifted;
+            } else {
+                self.offset = self.offset.wrapping_add(by);
+            }
         }
-        let slack = if board.distance(self.cpu, victim) > 3 { step } else { step / 2 };
-        let than = spent.wrapping_add(self.offset).wrapping_sub(slack);
-        is_before(earliest, than).then_some(Step::Look { victim, than })
     }
 
     /// The current one leaves the CPU. If it waits it is to be put in; else it rests, or is to move when it has been saved. Answers its
@@ -191,26 +247,27 @@ impl Queue {
             (Some(a), Some(b)) => Some(if is_before(a, b) { a } else { b }),
             (a, b) => a.or(b),
         };
-        let (slice, last) = (board.slice_ns(), self.last_first());
+        let (slice, vtime, ahead) = (board.slice_ns(), self.vtime, self.ahead);
         let unit = self.units.of(key);
-        let goes_first = unit.goes_first(last);
+        let goes_first = unit.goes_first(vtime, ahead);
         unit.is_woken = false;
         unit.place = Place::Running;
         unit.account.starts();
         unit.runstate.transition(RunState::Running, now);
-        let spent = unit.spent;
+        let (spent, step) = (unit.spent, unit.step);
         let mut turn = slice;
         if goes_first && least.is_some() {
             // It has a slice up to where it would no longer go first. The parameters may be changing, one after the other.
             let least_ns = board.ratelimit_ns().max(LEAST_TURN_NS).min(slice);
-            turn = unit.account.ns_of(last.wrapping_sub(spent)).clamp(least_ns, slice);
+            let until = unit.first_until(vtime, ahead);
+            turn = unit.account.ns_of(until.wrapping_sub(spent)).clamp(least_ns, slice);
         }
         if !goes_first || self.ahead == 0 {
             self.ahead = unit.step(slice);
         }
-        let vtime = least.filter(|&least| is_before(least, spent)).unwrap_or(spent);
-        if is_before(self.vtime, vtime) {
-            self.vtime = vtime;
+        match least {
+            Some(least) => self.advance(if is_before(least, spent) { least } else { spent }),
+            None => self.follow(spent, step),
         }
         board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false).held()));
         self.current = Some(key);
@@ -227,14 +284,18 @@ impl Queue {
         if competes && !self.has_joined {
             self.join(board);
         } else if !competes {
-            self.has_joined = false;
+            (self.has_joined, self.hindmost, self.dearest) = (false, None, 0);
         }
         self.set_lone(run.is_some() && !competes, board);
+        if let Some(key) = run.filter(|_| competes && board.has_company()) {
+            let unit = self.units.of(key);
+            board.set_end(self.cpu, unit.spent.wrapping_add(unit.step(board.slice_ns())).wrapping_add(self.offset));
+        }
         self.armed = if self.nr_parked == 0 { NEVER } else { self.unpark_at };
         if competes {
             self.armed = self.armed.min(self.slice_end);
-            if let Some(first) = self.woken.first(&self.units, self.vtime) {
-                let wanted = self.look_for(self.goes_first(first), now, board);
+            if self.nr_woken != 0 {
+                let wanted = self.look_for(true, now, board);
                 self.armed = self.armed.min(wanted.max(now.saturating_add(LEAST_TURN_NS)));
             }
         }

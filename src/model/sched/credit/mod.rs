@@ -30,7 +30,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
 use decide::Step;
-use queue::{NEVER, Placed, Ready};
+use queue::{How, NEVER, Placed, Ready};
 use unit::Unit;
 
 /// The queues of all CPUs, and what is shared among them.
@@ -82,6 +82,11 @@ pub fn online<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) {
         queue.set_online(true, board);
     });
     board.online.insert(cpu);
+    board.count_online();
+    // One that was alone has told nobody what waits in its queue.
+    for other in board.online().iter() {
+        queues.one(other, |queue| queue.publish(board));
+    }
     fence(Ordering::SeqCst);
     // Some may have waited for a CPU that may run them.
     for key in (0..board.nr_keys()).map(Key) {
@@ -97,6 +102,7 @@ pub fn offline<Q: Queues>(queues: &mut Q, cpu: CpuId, from: Key, now_ns: u64) ->
     const AT_ONCE: usize = 16;
     let board = queues.board();
     board.online.remove(cpu);
+    board.count_online();
     queues.one(cpu, |queue| queue.set_online(false, board));
     queues.kick(cpu);
     let mut from = from;
@@ -332,19 +338,19 @@ fn tell<Q: Queues>(queues: &mut Q, key: Key, home: CpuId, placed: Placed, now_ns
     let board = queues.board();
     fence(Ordering::SeqCst); // the queue is on the board; see there
     if !board.idle.is_empty() {
-        if matches!(placed, Placed::AtHome(_)) && board.claim_home(home) {
+        if placed.how == How::AtHome && board.claim_home(home) {
             return queues.kick(home);
         }
         if give_to_idle(queues, key, home, now_ns) {
             return;
         }
     }
-    if placed.look_at() != NEVER {
+    if placed.look_at != NEVER {
         board.lone.take_out(home); // it has a deadline now, or is kicked
-        queues.look_by(home, placed.look_at(), now_ns);
+        queues.look_by(home, placed.look_at, now_ns);
     }
     // One that woke has its turn soon; who was put off for it tells of itself.
-    if matches!(placed, Placed::PutOff(_)) && !board.lone.is_empty() {
+    if placed.how == How::PutOff && !board.lone.is_empty() {
         disturb_lone(queues, key, home);
     }
 }
@@ -375,19 +381,19 @@ fn disturb_lone<Q: Queues>(queues: &mut Q, key: Key, home: CpuId) {
 /// answer's it is to be put in memory, and then [`saved`], before the next call for this CPU.
 pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, yields: bool, now_ns: u64) -> Decision {
     let board = queues.board();
-    let (mut yields, mut has_looked) = (yields, false);
+    let (mut yields, mut found) = (yields, None);
     loop {
-        let step = queues.one(cpu, |queue| queue.decide(now_ns, yields, has_looked, board));
+        let step = queues.one(cpu, |queue| queue.decide(now_ns, yields, found, board));
         let (decision, others) = match step {
             None => return Decision { run: None, until_ns: None },
             Some(Step::Look { victim, than }) => {
-                queues.two(cpu, victim, |own, other| own.steal(other, Some(than), now_ns, board));
-                has_looked = true;
+                found =
+                    queues.two(cpu, victim, |own, other| own.steal(other, Some(than), now_ns, board)).or(Some(false));
                 continue;
             }
             Some(Step::Done(decision, others)) => (decision, others),
         };
-        (yields, has_looked) = (false, true);
+        (yields, found) = (false, Some(false));
         if decision.run.is_none() || others > 0 || board.lone.contains(cpu) {
             fence(Ordering::SeqCst); // what this CPU does is on the board; see there
             if decision.run.is_none() && find_work(queues, cpu, now_ns) {

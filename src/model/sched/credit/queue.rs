@@ -6,12 +6,15 @@
 //! until `vtime` has come that far: sleeping saves nothing either. While nobody waits `vtime` follows the one that runs,
 //! so that what is left over costs nothing.
 //!
+//! One that was put off keeps its claim, and one that ran beyond others its debt, also when it moves, within bounds ([`MEMORY`]): so
+//! shares by weight add up over several CPUs.
+//!
 //! Queues compare by `vtime + offset`. The offset is set when a queue begins to compete with others, such that it begins where
-//! the hindmost of them is, and it keeps within four steps of them: virtual CPUs that may not move make queues go at
+//! the hindmost of them is, and it keeps within the same bounds of them: virtual CPUs that may not move make queues go at
 //! different speeds.
 
 use super::board::{Board, Whereabouts};
-use super::calendar::{Calendar, EARLIEST, LATEST, List, is_before};
+use super::calendar::{Calendar, LATEST, List, is_before};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, Runstate};
@@ -19,38 +22,45 @@ use alloc::boxed::Box;
 
 /// Those that a CPU looks at in each group of another's queue when it has others to run.
 const LOOK: u32 = 8;
+/// Those that a decision puts with the others at most, as they are too far ahead to go first.
+const DEMOTED: u32 = 8;
 /// The shortest turn beside others that woke, in ns, where `ratelimit_us` is 0.
 pub(super) const LEAST_TURN_NS: u64 = 100_000;
+/// How far a claim or a debt goes: in the dearest slices, and in one's own.
+pub(super) const MEMORY: (u64, u64) = (16, 64);
 /// Stands in [`super::calendar::Link`] of those that are in no calendar.
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
-/// One that has begun to wait, and when the queue's CPU has to look at it, in ns: [`NEVER`] if not sooner than it would. It is small
-/// enough for two registers.
+/// One that has begun to wait. Small enough for two registers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Placed {
-    /// It woke, and some CPU may be glad to have it.
-    Woken(u64),
-    /// As the last, and this CPU is one of those on which it would rather.
-    AtHome(u64),
-    /// It was put off, or moved.
-    PutOff(u64),
+pub(super) struct Placed {
+    pub how: How,
+    /// When the queue's CPU has to look at it, in ns: [`NEVER`] if not sooner than it would.
+    pub look_at: u64,
 }
 
 /// No time.
 pub(super) const NEVER: u64 = u64::MAX;
 
-impl Placed {
-    fn new(is_woken: bool, is_at_home: bool, look_at: u64) -> Self {
-        match (is_woken, is_at_home) {
-            (true, true) => Self::AtHome(look_at),
-            (true, false) => Self::Woken(look_at),
-            (false, _) => Self::PutOff(look_at),
-        }
-    }
+/// How one has begun to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// It woke, and some CPU may be glad to have it.
+    Woken,
+    /// As the last, and this CPU is one of those on which it would rather.
+    AtHome,
+    /// It was put off, or moved.
+    PutOff,
+}
 
-    pub(super) fn look_at(self) -> u64 {
-        let (Self::Woken(at) | Self::AtHome(at) | Self::PutOff(at)) = self;
-        at
+impl How {
+    #[inline]
+    fn of(unit: &Unit) -> Self {
+        match (unit.is_woken, unit.is_at_home) {
+            (true, true) => Self::AtHome,
+            (true, false) => Self::Woken,
+            (false, _) => Self::PutOff,
+        }
     }
 }
 
@@ -75,8 +85,10 @@ pub struct Queue {
     pub(super) units: Units,
     /// Those that have run since they woke.
     pub(super) waiting: Calendar,
-    /// Those that have not. They go first, if they are not more than `ahead` ahead.
-    pub(super) woken: Calendar,
+    /// Those that have not, in the order in which they woke. They go first, if they are not more than `ahead` ahead; else they are
+    /// about to be put with the others.
+    pub(super) woken: List,
+    pub(super) nr_woken: u32,
     /// Those of both that may run elsewhere.
     pub(super) nr_movable: u32,
     /// Where those may run that could move since none could; of no meaning while none can.
@@ -88,6 +100,10 @@ pub struct Queue {
     pub(super) vtime: u64,
     /// What a slice of the one costs that was last taken in its turn: `vtime` may be behind the truth by that.
     pub(super) ahead: u64,
+    /// The virtual time of the first that waits elsewhere, by the common measure, as of the last look at the others.
+    pub(super) hindmost: Option<u64>,
+    /// The dearest slice that was seen then.
+    pub(super) dearest: u64,
     pub(super) offset: u64,
     /// It competes with other queues.
     pub(super) has_joined: bool,
@@ -114,7 +130,8 @@ impl Queue {
             is_online: false,
             units: Units::default(),
             waiting: Calendar::new(),
-            woken: Calendar::new(),
+            woken: List::EMPTY,
+            nr_woken: 0,
             nr_movable: 0,
             union: CpuSet::EMPTY,
             indebted: Calendar::new(),
@@ -123,6 +140,8 @@ impl Queue {
             unpark_at: 0,
             vtime: 0,
             ahead: 0,
+            hindmost: None,
+            dearest: 0,
             offset: 0,
             has_joined: false,
             current: None,
@@ -153,40 +172,66 @@ impl Queue {
     }
 
     pub(super) fn nr_waiting(&self) -> u32 {
-        self.waiting.len() + self.woken.len()
+        self.waiting.len() + self.nr_woken
     }
 
     /// The next in turn.
-    pub fn first(&self) -> Option<Key> {
-        match self.woken.first(&self.units, self.vtime) {
-            Some(key) if self.goes_first(key) => Some(key),
-            _ => self.least(),
+    pub(super) fn first(&mut self) -> Option<Key> {
+        self.first_woken().or_else(|| self.least())
+    }
+
+    /// The first that goes before others as it woke. Those that are too far ahead for that wait for their turn from now on.
+    #[inline]
+    fn first_woken(&mut self) -> Option<Key> {
+        for _ in 0..DEMOTED {
+            let key = self.woken.first()?;
+            if self.goes_first(key) {
+                return Some(key);
+            }
+            self.demote(key);
+        }
+        None
+    }
+
+    fn demote(&mut self, key: Key) {
+        self.remove(key);
+        let unit = self.units.of(key);
+        unit.is_woken = false;
+        let step = unit.step;
+        self.waiting.insert(&mut self.units, key, step, self.vtime);
+    }
+
+    /// Puts one with those that wait.
+    #[inline]
+    fn insert(&mut self, key: Key, step: u64) {
+        if self.units.of(key).is_woken {
+            self.woken.push(&mut self.units, key, NO_SLOT);
+            self.nr_woken += 1;
+        } else {
+            self.waiting.insert(&mut self.units, key, step, self.vtime);
+        }
+    }
+
+    /// Takes one from those that wait.
+    #[inline]
+    fn remove(&mut self, key: Key) {
+        if self.units.of(key).is_woken {
+            self.woken.remove(&mut self.units, key);
+            self.nr_woken -= 1;
+        } else {
+            self.waiting.remove(&mut self.units, key);
         }
     }
 
     /// Whether one that woke goes before those that it is ahead of.
     pub(super) fn goes_first(&self, key: Key) -> bool {
-        self.units.get(key).is_some_and(|unit| unit.goes_first(self.last_first()))
+        self.units.get(key).is_some_and(|unit| unit.goes_first(self.vtime, self.ahead))
     }
 
-    /// The most virtual time with which one that woke goes before others.
-    pub(super) fn last_first(&self) -> u64 {
-        self.vtime.wrapping_add(self.ahead)
-    }
-
-    /// The one with the least virtual time.
+    /// The one that has the least virtual time of those that wait for their turn, or one that woke if that is all there is.
     #[inline]
     pub(super) fn least(&self) -> Option<Key> {
-        if self.nr_waiting() == 0 { None } else { self.find_least() }
-    }
-
-    fn find_least(&self) -> Option<Key> {
-        let spent = |key: Key| self.units.get(key).map_or(0, |unit| unit.spent);
-        let of = |calendar: &Calendar| calendar.first(&self.units, self.vtime);
-        match (of(&self.waiting), of(&self.woken)) {
-            (Some(a), Some(b)) => Some(if is_before(spent(b), spent(a)) { b } else { a }),
-            (a, b) => a.or(b),
-        }
+        self.waiting.first(&self.units, self.vtime).or(self.woken.first())
     }
 
     /// How far one of its virtual CPUs is ahead of the queue, in ns of its own running: less than 0 is under its share.
@@ -239,17 +284,46 @@ impl Queue {
         unit.spent = unit.spent.wrapping_add(unit.account.virtual_time(ran));
         unit.account.spend(ran, now, board.slice_ns());
         unit.ran_at_ns = now;
-        let spent = unit.spent;
-        if self.nr_waiting() == 0 && is_before(self.vtime, spent) {
-            self.vtime = spent;
+        let (spent, step) = (unit.spent, unit.step);
+        if self.nr_waiting() == 0 {
+            self.follow(spent, step);
         }
     }
 
+    /// Virtual time comes to that of one beside whom nobody waits here, as what is left over costs nothing. It comes no further than who
+    /// waits elsewhere and might run here, for whom nothing is left over; but within the bounds of a debt of its slices.
+    #[inline]
+    pub(super) fn follow(&mut self, spent: u64, step: u64) {
+        let mut to = spent;
+        if let Some(first) = self.hindmost {
+            let (first, earliest) = (first.wrapping_sub(self.offset), spent.wrapping_sub(MEMORY.0 * step));
+            let most = if is_before(first, earliest) { earliest } else { first };
+            to = if is_before(most, spent) { most } else { spent };
+        }
+        self.advance(to);
+    }
+
+    /// Virtual time comes to this.
+    #[inline]
+    pub(super) fn advance(&mut self, to: u64) {
+        if is_before(self.vtime, to) {
+            self.vtime = to;
+        }
+    }
+
+    /// Has the board say what waits here, if others may take it.
+    #[inline]
     pub(super) fn publish(&mut self, board: &Board) {
         if self.nr_movable == 0 {
-            return board.publish(self.cpu, None);
+            board.publish(self.cpu, None);
+        } else if board.has_company() {
+            self.publish_first(board);
         }
-        let first = self.least().map(|key| self.units.of(key).spent.wrapping_add(self.offset));
+    }
+
+    fn publish_first(&mut self, board: &Board) {
+        let offset = self.offset;
+        let first = self.least().map(|key| self.units.of(key)).map(|unit| (unit.spent.wrapping_add(offset), unit.step));
         board.publish(self.cpu, first);
     }
 
@@ -259,31 +333,30 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
-        let (spent, is_woken, is_at_home) = self.put_in(key, now, board);
-        match (self.nr_waiting(), self.nr_movable) {
-            (1, 1) => board.publish(self.cpu, Some(spent.wrapping_add(self.offset))),
-            _ => self.publish(board),
-        }
-        let goes_first = is_woken && !is_before(self.last_first(), spent);
-        let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
+        let how = self.put_in(key, now, board);
+        self.publish(board);
+        let wanted = if self.current.is_some() { self.look_for(self.goes_first(key), now, board) } else { NEVER };
         let look_at = if wanted < self.armed { wanted } else { NEVER };
-        Placed::new(is_woken, is_at_home, look_at)
+        Placed { how, look_at }
     }
 
-    /// As [`Self::enqueue`], and the board is not told. Answers its virtual time, whether it was woken, and [`Unit::is_at_home`].
+    /// As [`Self::enqueue`], and the board is not told.
     #[inline]
-    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (u64, bool, bool) {
+    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> How {
         let (is_empty, slice) = (self.nr_waiting() == 0 && self.current.is_none(), board.slice_ns());
         let unit = self.units.of(key);
-        if !unit.competes {
-            unit.spent = self.vtime; // it had neither debt nor claim
+        unit.restore();
+        if !unit.competes || unit.is_woken && is_before(unit.spent, self.vtime) {
+            (unit.spent, unit.lead) = (self.vtime, 0); // it has neither debt nor claim
         }
-        unit.join();
+        unit.join(now, slice);
         let step = unit.step(slice);
-        if is_empty && is_before(self.vtime, unit.spent) {
-            self.vtime = unit.spent;
+        if is_empty {
+            let spent = unit.spent;
+            self.follow(spent, step);
         }
-        unit.spent = clamp(unit.spent, self.vtime, step);
+        let unit = self.units.of(key);
+        clamp(unit, self.vtime, step, &[self.ahead, self.dearest]);
         unit.place = Place::Waiting;
         unit.rest(now);
         if unit.may_move {
@@ -291,10 +364,9 @@ impl Queue {
             self.union = if self.nr_movable == 0 { *hard } else { self.union.or(hard) };
             self.nr_movable += 1;
         }
-        let (spent, is_woken, is_at_home) = (unit.spent, unit.is_woken, unit.is_at_home);
-        let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
-        calendar.insert(&mut self.units, key, step);
-        (spent, is_woken, is_at_home)
+        let how = How::of(unit);
+        self.insert(key, step);
+        how
     }
 
     /// When the CPU has to look at one that waits.
@@ -310,19 +382,18 @@ impl Queue {
 
     /// As [`Self::dequeue`], and the board is not told.
     pub(super) fn take_out(&mut self, key: Key) {
-        let is_woken = self.units.of(key).is_woken;
-        let calendar = if is_woken { &mut self.woken } else { &mut self.waiting };
-        calendar.remove(&mut self.units, key);
+        self.remove(key);
         let unit = self.units.of(key);
         unit.place = Place::Off;
+        unit.restore();
         self.nr_movable -= u32::from(unit.may_move);
     }
 
     /// It begins to compete with the other queues, where the hindmost of them is.
     pub(super) fn join(&mut self, board: &Board) {
         self.has_joined = true;
-        if let Some((first, _)) = board.earliest(self.cpu) {
-            self.offset = first.wrapping_sub(self.vtime);
+        if let Some(first) = board.earliest(self.cpu) {
+            self.offset = first.hindmost.wrapping_sub(self.vtime);
         }
     }
 
@@ -330,14 +401,27 @@ impl Queue {
     fn unlink(&mut self, key: Key, board: &Board) {
         match self.units.of(key).place {
             Place::Waiting => self.dequeue(key, board),
-            Place::Indebted => self.indebted.remove(&mut self.units, key),
-            Place::Parked(_) => {
-                self.parked.remove(&mut self.units, key);
-                self.nr_parked -= 1;
-            }
+            Place::Indebted => self.repay(key),
+            Place::Parked(_) => self.let_out(key),
             Place::Off | Place::Running => return,
         }
         self.units.of(key).place = Place::Off;
+    }
+
+    /// It is parked no longer. What others ran meanwhile is no claim.
+    pub(super) fn let_out(&mut self, key: Key) {
+        self.parked.remove(&mut self.units, key);
+        self.nr_parked -= 1;
+        self.units.of(key).drop_claim(self.vtime);
+    }
+
+    /// One that sleeps with a debt is no longer among those. That the debt has been run off by now is no claim.
+    #[inline]
+    pub(super) fn repay(&mut self, key: Key) {
+        self.indebted.remove(&mut self.units, key);
+        let unit = self.units.of(key);
+        unit.restore();
+        unit.drop_claim(self.vtime);
     }
 
     /// One that is nowhere has nothing to do: it keeps its debt, if it has one. What ran up to now has been charged.
@@ -348,9 +432,9 @@ impl Queue {
         unit.is_woken = false;
         if unit.competes && self.is_online && is_before(vtime, unit.spent) {
             let step = unit.step(slice);
-            unit.spent = clamp(unit.spent, vtime, step);
+            clamp(unit, vtime, step, &[self.ahead, self.dearest]);
             unit.place = Place::Indebted;
-            self.indebted.insert(&mut self.units, key, step);
+            self.indebted.insert(&mut self.units, key, step, vtime);
         } else {
             unit.leave();
         }
@@ -448,7 +532,7 @@ impl Queue {
     pub(super) fn saved(&mut self, key: Key, now: u64, board: &Board) -> Ready {
         match self.units.get(key) {
             Some(unit) if unit.place == Place::Waiting && unit.may_move => {
-                Ready::Placed(Placed::new(unit.is_woken, unit.is_at_home, NEVER))
+                Ready::Placed(Placed { how: How::of(unit), look_at: NEVER })
             }
             Some(unit) if unit.place == Place::Off && unit.wants_to_run() => self.settle(key, now, board),
             _ => Ready::No,
@@ -495,7 +579,9 @@ impl Queue {
             self.join(board);
         }
         let (mut unit, offset) = from.give(key, board)?;
+        let (here, there) = (self.vtime.wrapping_add(self.offset), from.vtime.wrapping_add(offset));
         unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
+        unit.change_lead(there.wrapping_sub(here) as i64);
         unit.come_to(self.cpu);
         self.units.put(key, unit);
         board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false)));
@@ -522,8 +608,8 @@ impl Queue {
                     })
             })
         };
-        let find = |calendar: &Calendar| calendar.find(units, from.vtime, limit, is_wanted);
-        let found = find(&from.woken).or_else(|| find(&from.waiting));
+        let woken = from.woken.iter(units).take(limit as usize).find(|&key| is_wanted(key));
+        let found = woken.or_else(|| from.waiting.find(units, from.vtime, limit, is_wanted));
         let has_one = found.and_then(|key| self.adopt(from, key, now, board)).is_some();
         self.has_new |= has_one; // which another may now wait for in vain
         has_one
@@ -555,15 +641,24 @@ impl Queue {
     }
 }
 
-/// Within the bounds of a calendar.
-fn clamp(spent: u64, vtime: u64, step: u64) -> u64 {
-    let earliest = vtime.wrapping_sub(EARLIEST * step);
-    let latest = vtime.wrapping_add(LATEST * step);
-    if is_before(spent, earliest) {
-        earliest
-    } else if is_before(latest, spent) {
-        latest
+/// Bounds its claim or debt by some slices, its own or of those that cost more, and puts what a calendar has no room for into `excess`.
+#[inline]
+fn clamp(unit: &mut Unit, vtime: u64, step: u64, others: &[u64]) {
+    if unit.spent.wrapping_sub(vtime) > LATEST * step {
+        let most = others.iter().fold(step, |most, &other| most.max(other));
+        clamp_far(unit, vtime, step, most);
+    }
+}
+
+/// Of one that has a claim, or a large debt.
+#[inline(never)]
+fn clamp_far(unit: &mut Unit, vtime: u64, step: u64, most: u64) {
+    let memory = (MEMORY.0 * most).min(MEMORY.1 * step);
+    let ahead = unit.spent.wrapping_sub(vtime) as i64;
+    if ahead < 0 {
+        unit.spent = vtime.wrapping_sub(ahead.unsigned_abs().min(memory));
     } else {
-        spent
+        unit.spent = vtime.wrapping_add(LATEST * step);
+        unit.excess = (ahead as u64).min(memory) - LATEST * step;
     }
 }

@@ -64,6 +64,8 @@ pub enum Does {
     Passes { to: usize, work: u64 },
     /// It yields after each `work`.
     Yields { work: u64 },
+    /// It runs for `work`, then sleeps for `rest`.
+    Naps { work: u64, rest: u64 },
 }
 
 pub struct Vcpu {
@@ -155,7 +157,8 @@ impl World {
         let vcpu = &mut self.vcpus[n];
         vcpu.left = match vcpu.does {
             Does::Nothing | Does::Spins => u64::MAX,
-            Does::Ticks { work, .. } | Does::Passes { work, .. } | Does::Yields { work } => work,
+            Does::Ticks { work, .. } | Does::Passes { work, .. } => work,
+            Does::Yields { work } | Does::Naps { work, .. } => work,
             Does::Dodges { tick } => (tick - now % tick).saturating_sub(100 * US).max(10 * US),
         };
     }
@@ -322,6 +325,11 @@ impl World {
                 self.begin(n);
                 self.yield_(cpu);
             }
+            Does::Naps { rest, .. } => {
+                self.timers.push(Reverse((self.now + rest, n)));
+                self.begin(n);
+                self.sleep(cpu, n);
+            }
             Does::Nothing | Does::Spins => {}
         }
     }
@@ -365,7 +373,7 @@ impl Random {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -441,12 +449,12 @@ fn history(cpus: u64, vcpus: u64, decisions: u64, seed: u64) -> u64 {
                 let account = &accounts[random.below(accounts.len() as u64) as usize];
                 account.set_weight(1 + random.below(65_535) as u32).expect("in range");
                 (0..vcpus as u32).for_each(|n| reweigh(&mut world.cpus, Key(n), world.now));
-                account.set_cap(if random.below(3) == 0 { 1 + random.below(200) as u32 } else { 0 });
+                account.set_cap(if random.below(3) == 0 { 1 + random.below(200) as u32 } else { 0 }, world.now);
             }
             _ => {}
         }
         if ops % 64 == 0 {
-            accounts.iter().for_each(|account| account.set_cap(0));
+            accounts.iter().for_each(|account| account.set_cap(0, world.now));
             world.run(40 * MS); // those that are parked come back
             world.settle();
             world.check();

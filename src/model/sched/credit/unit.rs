@@ -8,6 +8,11 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+/// How far one may be ahead that goes first as it woke, and how much more as it came from another queue, in its own slices. Both
+/// together are less than the least bound of a debt, so that nobody goes first for ever.
+const FIRST: u64 = 8;
+const LEAD: u64 = 4;
+
 /// Where a virtual CPU is, of the queue that owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -29,6 +34,10 @@ pub(super) struct Unit {
     pub(super) account: Arc<Account>,
     /// Its virtual time: how much it ran, divided by its weight. It wraps.
     pub(super) spent: u64,
+    /// While it is in a calendar: what it ran beyond `spent`, for which there is no room.
+    pub(super) excess: u64,
+    /// How far it may be ahead of its queue that much more and go first, as the queue was behind the one from which it came.
+    pub(super) lead: u64,
     pub(super) place: Place,
     pub(super) asleep: bool,
     /// Asleep because it was taken down.
@@ -53,7 +62,7 @@ pub(super) struct Unit {
     pub(super) runstate: Runstate,
     pub(super) link: Link,
     /// What a slice cost it, and of which account's shares and slice.
-    step: u64,
+    pub(super) step: u64,
     priced: (u64, u64),
 }
 
@@ -62,6 +71,8 @@ impl Unit {
         Self {
             account,
             spent: 0,
+            excess: 0,
+            lead: 0,
             place: Place::Off,
             asleep: false,
             is_down: false,
@@ -99,9 +110,19 @@ impl Unit {
         self.may_move = !self.hard.without(&CpuSet::only(cpu)).is_empty();
     }
 
-    /// Whether it goes before others as it woke, where the `last` that does has so much virtual time.
-    pub(super) fn goes_first(&self, last: u64) -> bool {
-        self.is_woken && !is_before(last, self.spent)
+    /// The most virtual time with which it goes before others as it woke, in a queue at `vtime` whose turns cost so much.
+    pub(super) fn first_until(&self, vtime: u64, ahead: u64) -> u64 {
+        vtime.wrapping_add(ahead.min(FIRST * self.step) + self.lead)
+    }
+
+    /// Whether it does.
+    pub(super) fn goes_first(&self, vtime: u64, ahead: u64) -> bool {
+        self.is_woken && !is_before(self.first_until(vtime, ahead), self.spent)
+    }
+
+    /// It comes to a queue that is so much behind the one where it was.
+    pub(super) fn change_lead(&mut self, by: i64) {
+        self.lead = self.lead.saturating_add_signed(by).min(LEAD * self.step);
     }
 
     /// Whether it is awake and not paused.
@@ -118,10 +139,10 @@ impl Unit {
         self.runstate.transition(self.resting_state(), now_ns);
     }
 
-    pub(super) fn join(&mut self) {
+    pub(super) fn join(&mut self, now_ns: u64, slice_ns: u64) {
         if !self.competes {
             self.competes = true;
-            self.account.join();
+            self.account.join(now_ns, slice_ns);
         }
     }
 
@@ -129,6 +150,22 @@ impl Unit {
         if self.competes {
             self.competes = false;
             self.account.leave();
+        }
+    }
+
+    /// It has no claim on a queue at `vtime`.
+    #[inline]
+    pub(super) fn drop_claim(&mut self, vtime: u64) {
+        if is_before(self.spent, vtime) {
+            self.spent = vtime;
+        }
+    }
+
+    /// It is in no calendar any more.
+    #[inline]
+    pub(super) fn restore(&mut self) {
+        if self.excess != 0 {
+            self.spent = self.spent.wrapping_add(core::mem::take(&mut self.excess));
         }
     }
 
