@@ -32,6 +32,18 @@ pub(super) fn is_before(a: u64, b: u64) -> bool {
     (a.wrapping_sub(b) as i64) < 0
 }
 
+/// The earlier of two.
+#[inline]
+pub(super) fn earlier(a: u64, b: u64) -> u64 {
+    if is_before(b, a) { b } else { a }
+}
+
+/// The later of two.
+#[inline]
+pub(super) fn later(a: u64, b: u64) -> u64 {
+    if is_before(a, b) { b } else { a }
+}
+
 /// The neighbours of one in a [`List`], and in which list it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Link {

@@ -1,7 +1,7 @@
 //! What a CPU does next, decided in its queue under its lock.
 
 use super::board::{Board, Earliest, Whereabouts};
-use super::calendar::is_before;
+use super::calendar::{earlier, is_before, later};
 use super::queue::{LEAST_TURN_NS, MEMORY, NEVER, NO_SLOT, Queue};
 use super::unit::Place;
 use crate::ids::CpuId;
@@ -244,7 +244,7 @@ impl Queue {
         self.take_out(key);
         let least = self.least().map(|first| self.units.of(first).spent);
         let least = match (least, put_off) {
-            (Some(a), Some(b)) => Some(if is_before(a, b) { a } else { b }),
+            (Some(a), Some(b)) => Some(earlier(a, b)),
             (a, b) => a.or(b),
         };
         let (slice, vtime, ahead) = (board.slice_ns(), self.vtime, self.ahead);
@@ -266,7 +266,7 @@ impl Queue {
             self.ahead = unit.step(slice);
         }
         match least {
-            Some(least) => self.advance(if is_before(least, spent) { least } else { spent }),
+            Some(least) => self.vtime = later(self.vtime, earlier(least, spent)),
             None => self.follow(spent, step),
         }
         board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false).held()));

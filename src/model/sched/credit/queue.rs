@@ -14,7 +14,7 @@
 //! different speeds.
 
 use super::board::{Board, Whereabouts};
-use super::calendar::{Calendar, LATEST, List, is_before};
+use super::calendar::{Calendar, LATEST, List, earlier, is_before, later};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, Runstate};
@@ -201,17 +201,6 @@ impl Queue {
         self.waiting.insert(&mut self.units, key, step, self.vtime);
     }
 
-    /// Puts one with those that wait.
-    #[inline]
-    fn insert(&mut self, key: Key, step: u64) {
-        if self.units.of(key).is_woken {
-            self.woken.push(&mut self.units, key, NO_SLOT);
-            self.nr_woken += 1;
-        } else {
-            self.waiting.insert(&mut self.units, key, step, self.vtime);
-        }
-    }
-
     /// Takes one from those that wait.
     #[inline]
     fn remove(&mut self, key: Key) {
@@ -290,25 +279,10 @@ impl Queue {
         }
     }
 
-    /// Virtual time comes to that of one beside whom nobody waits here, as what is left over costs nothing. It comes no further than who
-    /// waits elsewhere and might run here, for whom nothing is left over; but within the bounds of a debt of its slices.
+    /// Virtual time comes to that of one beside whom nobody waits here.
     #[inline]
     pub(super) fn follow(&mut self, spent: u64, step: u64) {
-        let mut to = spent;
-        if let Some(first) = self.hindmost {
-            let (first, earliest) = (first.wrapping_sub(self.offset), spent.wrapping_sub(MEMORY.0 * step));
-            let most = if is_before(first, earliest) { earliest } else { first };
-            to = if is_before(most, spent) { most } else { spent };
-        }
-        self.advance(to);
-    }
-
-    /// Virtual time comes to this.
-    #[inline]
-    pub(super) fn advance(&mut self, to: u64) {
-        if is_before(self.vtime, to) {
-            self.vtime = to;
-        }
+        self.vtime = later(self.vtime, followed(spent, step, self.hindmost, self.offset));
     }
 
     /// Has the board say what waits here, if others may take it.
@@ -333,16 +307,16 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
-        let how = self.put_in(key, now, board);
+        let (how, goes_first) = self.put_in(key, now, board);
         self.publish(board);
-        let wanted = if self.current.is_some() { self.look_for(self.goes_first(key), now, board) } else { NEVER };
+        let wanted = if self.current.is_some() { self.look_for(goes_first, now, board) } else { NEVER };
         let look_at = if wanted < self.armed { wanted } else { NEVER };
         Placed { how, look_at }
     }
 
-    /// As [`Self::enqueue`], and the board is not told.
+    /// As [`Self::enqueue`], and the board is not told. Answers also whether it goes first.
     #[inline]
-    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> How {
+    pub(super) fn put_in(&mut self, key: Key, now: u64, board: &Board) -> (How, bool) {
         let (is_empty, slice) = (self.nr_waiting() == 0 && self.current.is_none(), board.slice_ns());
         let unit = self.units.of(key);
         unit.restore();
@@ -352,10 +326,8 @@ impl Queue {
         unit.join(now, slice);
         let step = unit.step(slice);
         if is_empty {
-            let spent = unit.spent;
-            self.follow(spent, step);
+            self.vtime = later(self.vtime, followed(unit.spent, step, self.hindmost, self.offset));
         }
-        let unit = self.units.of(key);
         clamp(unit, self.vtime, step, &[self.ahead, self.dearest]);
         unit.place = Place::Waiting;
         unit.rest(now);
@@ -364,9 +336,14 @@ impl Queue {
             self.union = if self.nr_movable == 0 { *hard } else { self.union.or(hard) };
             self.nr_movable += 1;
         }
-        let how = How::of(unit);
-        self.insert(key, step);
-        how
+        let (how, goes_first) = (How::of(unit), unit.goes_first(self.vtime, self.ahead));
+        if how == How::PutOff {
+            self.waiting.insert(&mut self.units, key, step, self.vtime);
+        } else {
+            self.woken.push(&mut self.units, key, NO_SLOT);
+            self.nr_woken += 1;
+        }
+        (how, goes_first)
     }
 
     /// When the CPU has to look at one that waits.
@@ -638,6 +615,16 @@ impl Queue {
             }
             from = Key(key.0 + 1);
         }
+    }
+}
+
+/// How far a queue's virtual time follows that of one beside whom nobody waits, as what is left over costs nothing: no further than the
+/// first who waits elsewhere and might run here, for whom nothing is left over; but within the bounds of a debt of its slices.
+#[inline]
+fn followed(spent: u64, step: u64, first: Option<u64>, offset: u64) -> u64 {
+    match first {
+        None => spent,
+        Some(first) => earlier(spent, later(first.wrapping_sub(offset), spent.wrapping_sub(MEMORY.0 * step))),
     }
 }
 
