@@ -321,13 +321,13 @@ fn pests_cost_others_nothing() {
         world.vcpus[ticker].worst_wait = 0;
         let before = ran(&world);
         world.run(time);
-        let lost = |((vcpus, due), _): ((&Vec<usize>, f64), &Mixed)| {
+        let lost = |(vcpus, due): (&Vec<usize>, f64)| {
             let got: u64 = vcpus.iter().map(|&n| world.ran(n) - before[n]).sum();
             let (due, slices) = (due * time as f64, 3.0 * f64::from(tslice_ms) * MS as f64);
             (due - got as f64 - slices) / due * 100.0
         };
         let all = [&working[..], &pests[..]].concat();
-        let lost = made.iter().zip(due_by_weight(cpus, &all)).zip(&working).map(lost).fold(f64::MIN, f64::max);
+        let lost = made.iter().zip(due_by_weight(cpus, &all)).map(lost).fold(f64::MIN, f64::max);
         let waited = world.vcpus[ticker].worst_wait as f64 / MS as f64 / (1 + nr_pests) as f64;
         most_lost = lost.max(most_lost);
         most_waited = waited.max(most_waited);

@@ -5,7 +5,7 @@
 //! looks at the board. A fence stands between the two on both sides, so one of them sees the other. While one CPU is online there is
 //! nobody to tell: who comes online puts the other's queue on the board, under its lock.
 
-use super::calendar::is_before;
+use super::calendar::{earlier, is_before};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, MAX_CPUS};
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -511,10 +511,8 @@ impl Board {
             if earliest.is_none_or(|(before, _)| is_before(spent, before)) {
                 earliest = Some((spent, other));
             }
-            let least = if is_before(end, spent) { end } else { spent };
-            if hindmost.is_none_or(|before| is_before(least, before)) {
-                hindmost = Some(least);
-            }
+            let least = earlier(end, spent);
+            hindmost = Some(hindmost.map_or(least, |before| earlier(before, least)));
         }
         earliest.zip(hindmost).map(|((spent, cpu), hindmost)| Earliest { cpu, spent, hindmost, dearest })
     }
