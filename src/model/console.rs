@@ -30,27 +30,30 @@ impl<const SIZE: usize> Log<SIZE> {
     }
 
     /// Adds bytes, in place of the oldest when full.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        self.push_all(&[bytes]);
+        if bytes.len() > self.room() {
+            return self.push_over(bytes);
+        }
+        let at = self.end as usize % SIZE;
+        match self.bytes.get_mut(at..at + bytes.len()) {
+            Some(to) => copy(to, bytes),
+            None => bytes.iter().zip(at..).for_each(|(&byte, at)| self.bytes[at % SIZE] = byte),
+        }
+        self.end += bytes.len() as u64;
     }
 
-    /// Adds several pieces, one behind the other.
-    #[inline]
-    pub fn push_all(&mut self, pieces: &[&[u8]]) {
-        let mut end = self.end;
-        for piece in pieces {
-            for &byte in *piece {
-                self.bytes[end as usize % SIZE] = byte;
-                end += 1;
-            }
+    /// As [`Self::push`], where bytes are lost to the port.
+    #[cold]
+    fn push_over(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.bytes[self.end as usize % SIZE] = byte;
+            self.end += 1;
         }
-        self.end = end;
         let oldest = self.oldest();
-        if self.next < oldest {
-            self.lost += oldest - self.next;
-            self.next = oldest;
-            self.has_return = false;
-        }
+        self.lost += oldest - self.next;
+        self.next = oldest;
+        self.has_return = false;
     }
 
     /// Bytes that the port has not taken.
@@ -83,6 +86,12 @@ impl<const SIZE: usize> Log<SIZE> {
         self.has_return = false;
     }
 
+    /// Whether bytes were lost to the port since the last [`Self::take_lost`].
+    #[inline]
+    pub fn has_lost(&self) -> bool {
+        self.lost != 0
+    }
+
     /// How many bytes were lost to the port since the last call.
     pub fn take_lost(&mut self) -> u64 {
         core::mem::take(&mut self.lost)
@@ -100,6 +109,30 @@ impl<const SIZE: usize> Log<SIZE> {
 
     fn oldest(&self) -> u64 {
         self.end.saturating_sub(SIZE as u64)
+    }
+}
+
+/// Copies bytes to as many others; few of them in place, which takes less than a call.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        17.. => to.copy_from_slice(from),
+        8.. => copy_ends::<8>(to, from),
+        4.. => copy_ends::<4>(to, from),
+        2.. => copy_ends::<2>(to, from),
+        1 => copy_ends::<1>(to, from),
+        0 => {}
+    }
+}
+
+/// Copies the first `N` and the last `N`, which may overlap: all there are.
+#[inline]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
+        *to = *from;
     }
 }
 

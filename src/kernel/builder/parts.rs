@@ -121,6 +121,7 @@ pub fn make_domain(
         id,
         handle: config.uuid.unwrap_or_default(),
         name: config.name.clone(),
+        label: alloc::format!("({}) ", config.name),
         config: source.clone(),
         vcpus,
         account,

@@ -21,7 +21,7 @@ use crate::{sched, time};
 static TYPING: Lock<place::Console, Typing> = Lock::new(Typing::new());
 
 fn show(bytes: &[u8], is_end: bool) {
-    machine::console::line(HYPERVISOR, "euxen", bytes, is_end);
+    machine::console::line(HYPERVISOR, "(euxen) ", bytes, is_end);
 }
 
 /// A byte was typed at the hypervisor: a key, or a part of a command.

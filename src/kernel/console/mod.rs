@@ -109,7 +109,7 @@ pub fn guest_write<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, bytes: &[u
     for &byte in bytes {
         match byte {
             b'\n' => {
-                machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, true);
+                machine::console::line(u32::from(domain.id.0), &domain.label, &console.line, true);
                 console.line.clear();
             }
             b'\r' => {}
@@ -118,12 +118,12 @@ pub fn guest_write<P: before::Store>(cx: &mut Cx<P>, domain: &Domain, bytes: &[u
             _ => {}
         }
         if console.line.len() >= MAX_LINE {
-            machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, false);
+            machine::console::line(u32::from(domain.id.0), &domain.label, &console.line, false);
             console.line.clear();
         }
     }
     if focused && !console.line.is_empty() {
-        machine::console::line(u32::from(domain.id.0), &domain.name, &console.line, false);
+        machine::console::line(u32::from(domain.id.0), &domain.label, &console.line, false);
         console.line.clear();
     }
 }
@@ -141,7 +141,7 @@ pub fn try_write(domain: &Domain, bytes: &[u8]) -> Option<()> {
     if !is_plain || !console.line.is_empty() || !(is_end || has_focus(domain)) {
         return None;
     }
-    machine::console::try_line(u32::from(domain.id.0), &domain.name, text, is_end).then_some(())
+    machine::console::try_line(u32::from(domain.id.0), &domain.label, text, is_end).then_some(())
 }
 
 /// The guest has told its console port.

@@ -40,6 +40,8 @@ pub struct Domain {
     pub handle: [u8; 16],
     /// What its operator calls it.
     pub name: String,
+    /// What its lines on the console begin with.
+    pub label: String,
     /// What it was made from, to make it again.
     pub config: Source,
     /// Its virtual CPUs, by number.

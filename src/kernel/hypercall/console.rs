@@ -49,11 +49,7 @@ pub(super) fn op(cx: &mut Cx<'_, Root>, run: &mut Running, args: &Args) -> Answe
 /// been done, if more is to be done.
 #[inline(never)]
 pub fn try_write(domain: &Domain, count: u64, from: u64) -> Option<u64> {
-    let mut buffer = [0; STEP];
-    let bytes = buffer.get_mut(..(count & 0xffff_ffff) as usize)?;
-    if machine::pv::copy_from(GuestVirt::new(from), bytes) != 0 {
-        return None;
-    }
-    console::try_write(domain, bytes)?;
+    let count = (count & 0xffff_ffff) as usize;
+    machine::pv::with_bytes::<STEP, _>(GuestVirt::new(from), count, |bytes| console::try_write(domain, bytes))??;
     Some(0)
 }

@@ -43,16 +43,21 @@ const PATIENCE: u32 = 1_000_000;
 
 impl Console {
     /// Adds to the log. [`Self::send`] follows when a line or a piece of one is complete.
-    #[inline]
-    fn put(&mut self, pieces: &[&[u8]]) {
-        if pieces.iter().map(|piece| piece.len()).sum::<usize>() > self.log.room()
-            && let Some(serial) = &mut self.serial
-        {
-            serial.drain(&mut self.log, SIZE / 2);
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.log.room() {
+            self.make_room();
         }
-        self.log.push_all(pieces);
+        self.log.push(bytes);
         if let Some(screen) = &mut self.screen {
-            screen.write(pieces);
+            screen.write(bytes);
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        if let Some(serial) = &mut self.serial {
+            serial.drain(&mut self.log, SIZE / 2);
         }
     }
 
@@ -74,37 +79,45 @@ impl Console {
     }
 
     /// A line, or a part of one.
-    fn line(&mut self, owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
+    #[inline(always)]
+    fn line(&mut self, owner: u32, label: &str, bytes: &[u8], is_end: bool) {
         self.break_line(Some(owner));
-        let end: &[u8] = if is_end { b"\n" } else { b"" };
         if self.open_line.is_none() {
-            self.put(&[b"(", prefix.as_bytes(), b") ", bytes, end]);
-        } else {
-            self.put(&[bytes, end]);
+            self.put(label.as_bytes());
+        }
+        if !bytes.is_empty() {
+            self.put(bytes);
+        }
+        if is_end {
+            self.put(b"\n");
         }
         self.open_line = (!is_end).then_some(owner);
         self.send();
     }
 
     /// Ends a line that somebody else has begun, and says what was lost.
+    #[inline]
     fn break_line(&mut self, owner: Option<u32>) {
         if self.open_line.is_some() && self.open_line != owner {
-            self.put(&[b"\n"]);
+            self.put(b"\n");
             self.open_line = None;
         }
-        if self.open_line.is_none() && self.log.room() > SIZE / 2 {
-            let lost = self.log.take_lost();
-            if lost != 0 {
-                // The console itself never fails.
-                let _ = writeln!(self, "(euxen) warning: {lost} bytes were lost: the serial port did not take them");
-            }
+        if self.log.has_lost() && self.open_line.is_none() && self.log.room() > SIZE / 2 {
+            self.say_what_was_lost();
         }
+    }
+
+    #[cold]
+    fn say_what_was_lost(&mut self) {
+        let lost = self.log.take_lost();
+        // The console itself never fails.
+        let _ = writeln!(self, "(euxen) warning: {lost} bytes were lost: the serial port did not take them");
     }
 }
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(&[text.as_bytes()]);
+        self.put(text.as_bytes());
         Ok(())
     }
 }
@@ -169,18 +182,18 @@ pub fn flush() {
     CONSOLE.lock().flush();
 }
 
-/// Writes a line, or a part of one, with a prefix at its start. Parts of one `owner` join to a line as long as nobody
+/// Writes a line, or a part of one, with a label at its start. Parts of one `owner` join to a line as long as nobody
 /// else writes.
-pub fn line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) {
-    CONSOLE.lock().line(owner, prefix, bytes, is_end);
+pub fn line(owner: u32, label: &str, bytes: &[u8], is_end: bool) {
+    CONSOLE.lock().line(owner, label, bytes, is_end);
 }
 
 /// As [`line`] for a guest, without waiting. `false`, and nothing has been done, if it would have to wait.
-pub fn try_line(owner: u32, prefix: &str, bytes: &[u8], is_end: bool) -> bool {
+pub fn try_line(owner: u32, label: &str, bytes: &[u8], is_end: bool) -> bool {
     let Some(mut console) = CONSOLE.try_lock() else { return false };
     let has_room = !console.is_synchronous && console.log.waiting() < GUESTS_WAIT;
     if has_room {
-        console.line(owner, prefix, bytes, is_end);
+        console.line(owner, label, bytes, is_end);
     }
     has_room
 }

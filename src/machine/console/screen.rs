@@ -43,8 +43,8 @@ impl Screen {
 
     /// Writes text at the cursor; the screen starts again at the top when it is full.
     #[inline(never)]
-    pub fn write(&mut self, pieces: &[&[u8]]) {
-        pieces.iter().copied().flatten().for_each(|&byte| self.put(byte));
+    pub fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.put(byte));
     }
 
     fn put(&mut self, byte: u8) {

@@ -8,6 +8,7 @@
 //! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,8 +28,10 @@ pub(super) fn set_smap(has_smap: bool) {
 #[inline]
 pub fn is_guests(address: GuestVirt) -> bool {
     const _: () = assert!(M2P.is_multiple_of(1 << 43) && HOLE_END - M2P == 1 << 43);
-    // In this form it takes no second constant of 64 bits.
-    address.raw().wrapping_sub(M2P) >> 43 != 0
+    let mut top = address.raw();
+    // SAFETY: a shift, which the compiler would make a comparison with two constants of 64 bits of.
+    unsafe { asm!("shr {}, 43", inout(reg) top, options(pure, nomem, nostack)) };
+    top as u32 != (M2P >> 43) as u32
 }
 
 /// Lets accesses to user pages in as long as it lives.
@@ -71,6 +74,22 @@ pub fn copy_from(from: GuestVirt, out: &mut [u8]) -> usize {
     let _window = Window::open();
     // SAFETY: `out` is ours and as long; the other end is a guest's address, and faults there.
     unsafe { copy(from.raw(), out.as_mut_ptr() as u64, out.len()) }
+}
+
+/// Calls `f` with the `count` bytes from a guest's address. `None` if that is more than `N`, or not all can be read.
+#[inline]
+pub fn with_bytes<const N: usize, R>(from: GuestVirt, count: usize, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let mut bytes = [const { MaybeUninit::<u8>::uninit() }; N];
+    if count > N || !is_guests(from) {
+        return None;
+    }
+    let left = {
+        let _window = Window::open();
+        // SAFETY: as in `copy_from`.
+        unsafe { copy(from.raw(), bytes.as_mut_ptr() as u64, count) }
+    };
+    // SAFETY: so many have been copied if none is left.
+    (left == 0).then(|| f(unsafe { bytes[..count].assume_init_ref() }))
 }
 
 /// Copies bytes to a guest's address. Says how many are left: 0 if all were copied.

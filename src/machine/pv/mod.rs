@@ -22,7 +22,7 @@ mod space;
 mod switch;
 
 pub use copy::{
-    clear, copy_from, copy_to, is_guests, read_half, read1, read2, read3, read8, read9, write_frame,
+    clear, copy_from, copy_to, is_guests, read_half, read1, read2, read3, read8, read9, with_bytes, write_frame,
     write_frame_with_error, write_words, write1, write2, write3,
 };
 pub use run::Attendant;
@@ -134,12 +134,14 @@ impl Vcpu {
     /// page tables.
     #[inline]
     pub fn toggle_mode(&mut self) -> bool {
-        if self.bases[usize::from(self.is_kernel)].is_none() {
-            return false;
-        }
+        let Some(base) = self.bases[usize::from(self.is_kernel)] else { return false };
         self.is_kernel = !self.is_kernel;
         self.swap_gs();
-        self.use_base();
+        if self.is_live && !self.is_isolated {
+            switch::load_cr3(base.base()); // all that `use_base` comes to
+        } else {
+            self.use_base();
+        }
         true
     }
 

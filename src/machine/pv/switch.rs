@@ -6,6 +6,7 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
+use model::addr::MachineAddr;
 use x86_64::registers::control::Cr4;
 
 use super::entry::Stub;
@@ -98,21 +99,22 @@ impl Vcpu {
             descriptors::use_own_tables();
         }
         self.loaded = None;
-        load_cr3(map::root().raw());
+        load_cr3(map::root());
         SEEN.with(|seen| seen.is_occupied = false);
     }
 
     /// Makes the page tables of its mode this CPU's, while it is loaded.
+    #[inline(never)]
     pub(super) fn use_base(&mut self) {
         let Some(base) = self.base() else { return };
-        let mut cr3 = base.base().raw();
+        let mut table = base.base();
         if self.is_isolated {
-            let partner = l4::partner(base).expect("the table of an isolated guest has a partner").raw();
-            self.write_frame(partner, cr3);
-            cr3 = partner;
+            let partner = l4::partner(base).expect("the table of an isolated guest has a partner");
+            self.write_frame(partner.raw(), table.raw());
+            table = partner;
         }
         if self.loaded.is_some() {
-            load_cr3(cr3);
+            load_cr3(table);
             if !self.is_live {
                 self.become_ready();
             }
@@ -145,9 +147,10 @@ pub fn forget_translations() {
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
 }
 
-fn load_cr3(cr3: u64) {
+#[inline]
+pub(super) fn load_cr3(table: MachineAddr) {
     // SAFETY: an L4 table that has all of the hypervisor's slots: its own, or one that `l4::open` filled.
-    unsafe { asm!("mov cr3, {0}", in(reg) cr3, options(nostack, preserves_flags)) };
+    unsafe { asm!("mov cr3, {0}", in(reg) table.raw(), options(nostack, preserves_flags)) };
 }
 
 impl Drop for Vcpu {

@@ -466,6 +466,18 @@ impl Board {
         self.has_company.load(Ordering::Relaxed)
     }
 
+    /// Whether one waits in the queue of another CPU that this one may take.
+    #[inline]
+    pub(super) fn has_work(&self, cpu: CpuId) -> bool {
+        self.has_company() && self.movable.has_others(cpu)
+    }
+
+    /// Whether some CPU may be glad to have one that another has just saved.
+    #[inline]
+    pub(super) fn has_takers(&self) -> bool {
+        self.has_company() && (!self.idle.is_empty() || !self.lone.is_empty())
+    }
+
     /// Says what waits first in a CPU's queue: its virtual time, and what a slice costs it.
     #[inline]
     pub(super) fn publish(&self, cpu: CpuId, first: Option<(u64, u64)>) {
@@ -498,7 +510,7 @@ impl Board {
     /// Of what waits first in the queues of other CPUs the earliest.
     #[inline(always)]
     pub(super) fn earliest(&self, cpu: CpuId) -> Option<Earliest> {
-        if self.movable.has_others(cpu) { self.find_earliest(cpu) } else { None }
+        if self.has_work(cpu) { self.find_earliest(cpu) } else { None }
     }
 
     fn find_earliest(&self, cpu: CpuId) -> Option<Earliest> {

@@ -90,8 +90,8 @@ impl Queue {
             self.loaded = self.current;
         }
         self.charge(now, board);
-        let (was_idle, has_others) = (self.current.is_none(), board.movable.has_others(self.cpu));
-        self.hindmost = self.hindmost.filter(|_| has_others);
+        let (was_idle, has_others) = (self.current.is_none(), board.has_work(self.cpu));
+        self.first_elsewhere = self.first_elsewhere.filter(|_| has_others);
         self.forgive(now, board);
         self.unpark(now, board);
         let next = if self.is_online { self.first_allowed(now, board) } else { None };
@@ -178,7 +178,7 @@ impl Queue {
         if !self.has_joined {
             self.join(board);
         }
-        self.hindmost = Some(first.spent);
+        self.first_elsewhere = Some(first.spent);
         let unit = self.units.of(key);
         let (spent, step) = (unit.spent, unit.step(board.slice_ns()));
         self.dearest = step.max(first.dearest);
@@ -284,7 +284,7 @@ impl Queue {
         if competes && !self.has_joined {
             self.join(board);
         } else if !competes {
-            (self.has_joined, self.hindmost, self.dearest) = (false, None, 0);
+            (self.has_joined, self.first_elsewhere, self.dearest) = (false, None, 0);
         }
         self.set_lone(run.is_some() && !competes, board);
         if let Some(key) = run.filter(|_| competes && board.has_company()) {

@@ -2,13 +2,15 @@
 //!
 //! Every operation locks one queue, or two in the order of their CPUs when a virtual CPU moves; [`Queues`] says how. What
 //! CPUs must know of each other without a lock is on a [`Board`]. Which of its virtual CPUs a queue runs is written in
-//! `queue.rs` and `decide.rs`; this file has what follows for others: where one goes that begins to wait, and who is kicked.
+//! `queue.rs` and `decide.rs`, how they move in `moves.rs`; this file has what follows for others: where one goes that begins to wait, and
+//! who is kicked.
 //! docs/scheduling.md states what is promised.
 
 mod account;
 mod board;
 mod calendar;
 mod decide;
+mod moves;
 mod queue;
 mod topology;
 mod unit;
@@ -280,8 +282,7 @@ pub fn saved<Q: Queues>(queues: &mut Q, key: Key, now_ns: u64) {
     let board = queues.board();
     let Some(was) = board.let_go(key) else { return };
     fence(Ordering::SeqCst); // pairs with those of who says that it idles or runs alone, and then found it held
-    let has_takers = !board.idle.is_empty() || !board.lone.is_empty();
-    if was.is_lost() || has_takers && !was.is_asleep() {
+    if was.is_lost() || board.has_takers() && !was.is_asleep() {
         offer(queues, key, now_ns);
     }
 }
@@ -399,7 +400,7 @@ pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, yields: bool, now_ns: u64
             if decision.run.is_none() && find_work(queues, cpu, now_ns) {
                 continue;
             }
-            if board.lone.contains(cpu) && board.movable.has_others(cpu) {
+            if board.lone.contains(cpu) && board.has_work(cpu) {
                 continue; // it missed one that has begun to wait
             }
             share(queues, cpu, others, now_ns);
@@ -409,9 +410,10 @@ pub fn schedule<Q: Queues>(queues: &mut Q, cpu: CpuId, yields: bool, now_ns: u64
 }
 
 /// An idle CPU takes one that waits in another's queue, from a near one rather than a far one.
+#[inline(never)]
 fn find_work<Q: Queues>(queues: &mut Q, cpu: CpuId, now_ns: u64) -> bool {
     let board = queues.board();
-    if !board.movable.has_others(cpu) {
+    if !board.has_work(cpu) {
         return false;
     }
     let victims = board.movable.get().without(&CpuSet::only(cpu));

@@ -18,10 +18,7 @@ use super::calendar::{Calendar, LATEST, List, earlier, is_before, later};
 use super::unit::{Place, Unit, Units};
 use crate::ids::CpuId;
 use crate::sched::{CpuSet, Key, Runstate};
-use alloc::boxed::Box;
 
-/// Those that a CPU looks at in each group of another's queue when it has others to run.
-const LOOK: u32 = 8;
 /// Those that a decision puts with the others at most, as they are too far ahead to go first.
 const DEMOTED: u32 = 8;
 /// The shortest turn beside others that woke, in ns, where `ratelimit_us` is 0.
@@ -101,7 +98,7 @@ pub struct Queue {
     /// What a slice of the one costs that was last taken in its turn: `vtime` may be behind the truth by that.
     pub(super) ahead: u64,
     /// The virtual time of the first that waits elsewhere, by the common measure, as of the last look at the others.
-    pub(super) hindmost: Option<u64>,
+    pub(super) first_elsewhere: Option<u64>,
     /// The dearest slice that was seen then.
     pub(super) dearest: u64,
     pub(super) offset: u64,
@@ -140,7 +137,7 @@ impl Queue {
             unpark_at: 0,
             vtime: 0,
             ahead: 0,
-            hindmost: None,
+            first_elsewhere: None,
             dearest: 0,
             offset: 0,
             has_joined: false,
@@ -176,21 +173,26 @@ impl Queue {
     }
 
     /// The next in turn.
+    #[inline]
     pub(super) fn first(&mut self) -> Option<Key> {
-        self.first_woken().or_else(|| self.least())
+        match self.woken.first() {
+            None => self.least(),
+            Some(key) if self.goes_first(key) => Some(key),
+            Some(_) => self.first_after_demotions(),
+        }
     }
 
-    /// The first that goes before others as it woke. Those that are too far ahead for that wait for their turn from now on.
-    #[inline]
-    fn first_woken(&mut self) -> Option<Key> {
+    /// The next, where the first that woke is too far ahead to go first. All of those that are wait for their turn from now on.
+    #[inline(never)]
+    fn first_after_demotions(&mut self) -> Option<Key> {
         for _ in 0..DEMOTED {
-            let key = self.woken.first()?;
+            let Some(key) = self.woken.first() else { break };
             if self.goes_first(key) {
                 return Some(key);
             }
             self.demote(key);
         }
-        None
+        self.least()
     }
 
     fn demote(&mut self, key: Key) {
@@ -205,7 +207,11 @@ impl Queue {
     #[inline]
     fn remove(&mut self, key: Key) {
         if self.units.of(key).is_woken {
-            self.woken.remove(&mut self.units, key);
+            if self.nr_woken == 1 {
+                self.woken = List::EMPTY; // it has no neighbours
+            } else {
+                self.woken.remove(&mut self.units, key);
+            }
             self.nr_woken -= 1;
         } else {
             self.waiting.remove(&mut self.units, key);
@@ -282,7 +288,7 @@ impl Queue {
     /// Virtual time comes to that of one beside whom nobody waits here.
     #[inline]
     pub(super) fn follow(&mut self, spent: u64, step: u64) {
-        self.vtime = later(self.vtime, followed(spent, step, self.hindmost, self.offset));
+        self.vtime = later(self.vtime, followed(spent, step, self.first_elsewhere, self.offset));
     }
 
     /// Has the board say what waits here, if others may take it.
@@ -326,7 +332,7 @@ impl Queue {
         unit.join(now, slice);
         let step = unit.step(slice);
         if is_empty {
-            self.vtime = later(self.vtime, followed(unit.spent, step, self.hindmost, self.offset));
+            self.vtime = later(self.vtime, followed(unit.spent, step, self.first_elsewhere, self.offset));
         }
         clamp(unit, self.vtime, step, &[self.ahead, self.dearest]);
         unit.place = Place::Waiting;
@@ -375,7 +381,7 @@ impl Queue {
     }
 
     /// Takes one out of wherever it is, unless it runs. It still counts as competing if it did.
-    fn unlink(&mut self, key: Key, board: &Board) {
+    pub(super) fn unlink(&mut self, key: Key, board: &Board) {
         match self.units.of(key).place {
             Place::Waiting => self.dequeue(key, board),
             Place::Indebted => self.repay(key),
@@ -528,92 +534,6 @@ impl Queue {
         self.unlink(key, board);
         if let Some(mut unit) = self.units.take(key) {
             unit.leave();
-        }
-    }
-
-    /// Takes out one that is to move, and by how much its virtual time changes by the common measure.
-    fn give(&mut self, key: Key, board: &Board) -> Option<(Box<Unit>, u64)> {
-        self.unlink(key, board);
-        Some((self.units.take(key)?, self.offset))
-    }
-
-    /// Moves one that waits, or that wants to and may not here, and has it wait here. Both queues are locked.
-    pub(super) fn adopt(&mut self, from: &mut Queue, key: Key, now: u64, board: &Board) -> Option<Placed> {
-        let unit = from.units.get(key)?;
-        let is_free = matches!(unit.place, Place::Waiting | Place::Off);
-        if !is_free
-            || board.is_held(key)
-            || !unit.wants_to_run()
-            || !unit.affinity().0.contains(self.cpu)
-            || !self.is_online
-        {
-            return None;
-        }
-        if !self.units.reserve(key) {
-            return None; // it stays where it is
-        }
-        if !self.has_joined {
-            self.join(board);
-        }
-        let (mut unit, offset) = from.give(key, board)?;
-        let (here, there) = (self.vtime.wrapping_add(self.offset), from.vtime.wrapping_add(offset));
-        unit.spent = unit.spent.wrapping_add(offset).wrapping_sub(self.offset);
-        unit.change_lead(there.wrapping_sub(here) as i64);
-        unit.come_to(self.cpu);
-        self.units.put(key, unit);
-        board.set_whereabouts(key, Some(Whereabouts::new(self.cpu, false)));
-        Some(self.enqueue(key, now, board))
-    }
-
-    /// Takes one that waits in another queue: any that may run here, or one that is before `than` and would rather.
-    pub(super) fn steal(&mut self, from: &mut Queue, than: Option<u64>, now: u64, board: &Board) -> bool {
-        if !self.is_online || from.nr_movable == 0 || !from.union.contains(self.cpu) {
-            return false;
-        }
-        from.charge(now, board);
-        let (cpu, units, delay) = (self.cpu, &from.units, board.migr_delay_ns());
-        let limit = if than.is_some() { LOOK } else { u32::MAX };
-        let is_wanted = |key| {
-            units.get(key).is_some_and(|unit| {
-                let (hard, soft) = unit.affinity();
-                hard.contains(cpu)
-                    && !board.is_held(key)
-                    && than.is_none_or(|than| {
-                        is_before(unit.spent.wrapping_add(from.offset), than)
-                            && (soft.contains(cpu) || !soft.contains(from.cpu))
-                            && (delay == 0 || now.saturating_sub(unit.ran_at_ns) >= delay)
-                    })
-            })
-        };
-        let woken = from.woken.iter(units).take(limit as usize).find(|&key| is_wanted(key));
-        let found = woken.or_else(|| from.waiting.find(units, from.vtime, limit, is_wanted));
-        let has_one = found.and_then(|key| self.adopt(from, key, now, board)).is_some();
-        self.has_new |= has_one; // which another may now wait for in vain
-        has_one
-    }
-
-    /// Where those may run that wait and may move.
-    pub(super) fn union(&self) -> CpuSet {
-        if self.nr_movable == 0 { CpuSet::EMPTY } else { self.union }
-    }
-
-    /// Of an offline CPU: the next that has to move, from a key on.
-    pub(super) fn next_to_move(&mut self, from: Key, now: u64, board: &Board) -> Option<Key> {
-        let mut from = from;
-        loop {
-            let key = self.units.next(from)?;
-            let unit = self.units.of(key);
-            match unit.place {
-                Place::Waiting | Place::Parked(_) => return Some(key),
-                Place::Off if unit.wants_to_run() => return Some(key),
-                Place::Indebted => {
-                    self.unlink(key, board);
-                    self.charge(now, board);
-                    self.rest(key, now, board);
-                }
-                _ => {}
-            }
-            from = Key(key.0 + 1);
         }
     }
 }
