@@ -8,8 +8,7 @@
 //! The caller is in a window of the flush protocol, so that no translation is used that is older than the frame's type.
 
 use core::arch::asm;
-use core::mem::MaybeUninit;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use model::addr::GuestVirt;

@@ -1,4 +1,4 @@
-//! How virtual CPUs move from one queue to another. Both are locked.
+//! How virtual CPUs move from one queue to another, and which may or have to.
 
 use super::board::{Board, Whereabouts};
 use super::calendar::is_before;
